@@ -1,0 +1,23 @@
+"""Helpers of the book Residual Networks, by Experiment: `import d2l_utils as d2l`."""
+
+from .claims import claim
+from .data import FashionMNIST, fashion_mnist
+from .records import recorded, run_grid
+from .resnet import (
+    Bottleneck,
+    PreActBottleneck,
+    PreActResidual,
+    Residual,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnet_block,
+    small_resnet,
+)
+from .training import Diverged, History, evaluate, fit
+
+__all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
+           "claim", "evaluate", "fashion_mnist", "fit", "recorded", "resnet101", "resnet152", "resnet18", "resnet34",
+           "resnet50", "resnet_block", "run_grid", "small_resnet"]

@@ -1,0 +1,189 @@
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747; MIT licence): a bundled subset, the full set, batches.
+
+The bundled file holds the first 10,000 training and the first 2,000 test images, so nothing needs a network.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+MEAN, DEVIATION = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
+BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
+BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FILES = {  # the original files and the SHA-256 of their content, unzipped (mirrors zip it differently)
+    "train-images-idx3-ubyte.gz":
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz":
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz":
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz":
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+REMEDY = "remove it, then run again to use another source (a folder in $D2L_DATA, Debian's dataset-fashion-mnist, a download)"
+
+
+@dataclass(frozen=True)
+class FashionMNIST:
+    """Images as uint8 tensors (N, 1, size, size), labels as int64 tensors (N,), and the ten class names."""
+
+    X_train: torch.Tensor
+    y_train: torch.Tensor
+    X_test: torch.Tensor
+    y_test: torch.Tensor
+    classes: tuple = CLASSES
+
+
+def devices():
+    """The names of this machine's devices, the preferred one last: the CPU, MPS, CUDA."""
+    names = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
+    if torch.cuda.is_available():
+        names += [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cuda"]
+    return names
+
+
+def choose_device(device=None):
+    """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; ValueError where this machine has none such."""
+    name = "device" if device is not None else "D2L_DEVICE"
+    device = str(device or os.environ.get("D2L_DEVICE") or devices()[-1])
+    if device not in devices():
+        raise ValueError(f"{name} must be one of {', '.join(devices())} on this machine, got {device!r}")
+    return torch.device(device)
+
+
+def pool2x2(X):
+    """uint8 images (N, 1, 28, 28) -> (N, 1, 14, 14): the rounded mean of each 2x2 square."""
+    return torch.cat([F.avg_pool2d(part.float(), 2).round().to(torch.uint8) for part in X.split(10_000)])
+
+
+def normalise(X):
+    """uint8 images -> float32 with the training pixels' mean 0 and deviation 1; float input is returned as it is."""
+    return X if X.is_floating_point() else X.float().div_(255).sub_(MEAN).div_(DEVIATION)
+
+
+def augment(X, generator, pad=None):
+    """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, one batch at a
+    time on X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 sec. 4.2."""
+    n, _, height, width = X.shape
+    pad = pad or max(1, height // 7)                                       # 4 of 28 pixels
+    shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator).to(X.device)
+    flip = (torch.rand(n, 1, generator=generator) < 0.5).to(X.device)
+    rows = shift[0] + torch.arange(height, device=X.device)                # (N, H)
+    columns = torch.arange(width, device=X.device)
+    columns = shift[1] + torch.where(flip, columns.flip(0), columns)       # (N, W)
+    images = torch.arange(n, device=X.device)[:, None, None]
+    padded = F.pad(X, (pad,) * 4)
+    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def epoch_order(n, seed, epoch):
+    """The order of an epoch's n images: a permutation that depends on (seed, epoch) alone."""
+    return torch.randperm(n, generator=epoch_generator(seed, epoch))
+
+
+def epoch_generator(seed, epoch, purpose=0):
+    """A CPU generator for (seed, epoch); `purpose` keeps order (0) and augmentation (1) apart."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
+
+
+def verified(path, sha256):
+    """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected and the found
+    checksum and the remedy where the file was truncated or altered."""
+    content = Path(path).read_bytes()
+    if Path(path).suffix == ".gz":
+        with contextlib.suppress(OSError, EOFError, zlib.error):    # not unzippable: its checksum is wrong then
+            content = gzip.decompress(content)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path} is damaged: expected SHA-256 {sha256}, found {found} ({len(content):,} bytes); "
+                         f"{REMEDY}")
+    return content
+
+
+def cache_folder():
+    """Where downloads are kept: `$XDG_CACHE_HOME/d2l_utils`, by default `~/.cache/d2l_utils`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d2l_utils"
+
+
+def download(folder):
+    """Fetch the four original files into `folder` with torchvision's addresses and downloader: all of them or none.
+    Raises ConnectionError with the choices where that fails."""
+    from torchvision.datasets import FashionMNIST as Published
+    from torchvision.datasets.utils import download_url
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as part:
+        for name, md5 in Published.resources:
+            errors = []
+            for mirror in Published.mirrors:
+                try:
+                    download_url(mirror + name, part, name, md5)
+                    break
+                except (OSError, RuntimeError) as error:
+                    errors.append(f"{mirror}: {error}")
+            else:
+                raise ConnectionError(
+                    f"{name} could not be downloaded ({'; '.join(errors)}). Use the bundled subset (full=False), "
+                    f"or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
+                    f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist")
+        for name in FILES:
+            os.replace(Path(part) / name, folder / name)
+    return folder
+
+
+def find_full():
+    """The folder of the full set: `$D2L_DATA`, the user's cache, Debian's package, or a fresh download."""
+    named = os.environ.get("D2L_DATA")
+    if named and not all((Path(named) / name).is_file() for name in FILES):
+        raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}, got {named!r}")
+    places = [Path(named)] if named else [cache_folder(), DEBIAN]
+    for folder in places:
+        if all((folder / name).is_file() for name in FILES):
+            return folder
+    return download(cache_folder())
+
+
+def read_full():
+    """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
+    folder = find_full()
+    arrays = []
+    for name, sha256 in FILES.items():
+        content = verified(folder / name, sha256)
+        images = "images" in name
+        array = np.frombuffer(content, np.uint8, offset=16 if images else 8)
+        arrays.append(array.reshape(-1, 28, 28) if images else array)
+    return arrays
+
+
+def read_bundled():
+    """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
+    with np.load(io.BytesIO(verified(BUNDLED, BUNDLED_SHA256))) as file:
+        return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
+
+
+def fashion_mnist(full=False, size=28, device=None):
+    """Fashion-MNIST on `device` (default: `choose_device()`), images of `size` 28 or 14 pixels a side (2x2 means).
+
+    The bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000: from `$D2L_DATA`, the user's cache,
+    Debian's package or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline.
+    """
+    if size not in (14, 28):
+        raise ValueError(f"size must be 14 or 28, got {size!r}")
+    device = choose_device(device)
+    X_train, y_train, X_test, y_test = read_full() if full else read_bundled()
+    images = [torch.from_numpy(X.copy())[:, None] for X in (X_train, X_test)]
+    if size == 14:
+        images = [pool2x2(X) for X in images]
+    labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
+    return FashionMNIST(*(t.to(device) for pair in zip(images, labels) for t in pair))

@@ -1,0 +1,213 @@
+"""Recorded experiments: recorded() loads one, run_grid() makes one, run by run, and survives `kill -9`."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+import warnings
+from concurrent.futures import as_completed
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def recorded(name, folder=None):
+    """The recorded experiment `name` as a DataFrame, a row per (configuration, seed, epoch). Raises FileNotFoundError
+    with the names there are."""
+    folder = Path(folder or RECORDED)
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.csv"))) or "none"
+        raise FileNotFoundError(f"name must be a recorded experiment ({known}), got {name!r}; "
+                                f"experiments/{name}.py would make it")
+    return pd.read_csv(path, keep_default_na=False, na_values=["nan", ""])
+
+
+def plain(value):
+    """A configuration's value as the CSV has it: None is written "none"."""
+    return "none" if value is None else value
+
+
+def canonical(value):
+    """A configuration's value as text that is the same before and after a trip through a CSV (1, 1.0 and "1.0")."""
+    try:
+        return str(value) if isinstance(value, bool) else str(float(value))
+    except (TypeError, ValueError):
+        return str(plain(value))
+
+
+def label(config, keys):
+    """What tells a configuration from the others: its canonical values."""
+    return tuple(canonical(config[key]) for key in keys)
+
+
+def write_atomically(path, text):
+    """Write text so that `path` holds the old content or the new, whole, whatever happens meanwhile."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def commit():
+    """The commit of this source tree, with "+changes" where files differ from it; "unknown" outside a repository."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "*.py"], cwd=here,
+                                 capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + "+changes" * bool(changed.stdout)
+
+
+def processor():
+    """The processor's name, or the GPU's when there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines()
+             if line.startswith("model name")] if cpuinfo.exists() else []
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def data_sha256(data):
+    """SHA-256 of a data set's tensors, training and test, images and labels."""
+    digest = hashlib.sha256()
+    for tensor in (data.X_train, data.y_train, data.X_test, data.y_test):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None):
+    """Run `run(**config)` for every config that NAME.csv lacks; append its rows, and NAME.json says where from.
+
+    `configs`: dicts of the same keys, `seed` among them. `run` returns a DataFrame or a list of dicts, one per row;
+    a FloatingPointError of it (a loss that is not a number) is a result: its rows, or one without numbers, say
+    diverged=True. `executor`: any concurrent.futures.Executor. Returns the whole DataFrame. Raises ValueError for bad
+    configs, PermissionError before any training where `folder` cannot be written to; another exception of `run` stops
+    the grid after the other runs under way have been kept.
+    """
+    configs = [{key: plain(value) for key, value in config.items()} | {"_": config} for config in configs]
+    keys = check_configs(configs)
+    folder = Path(folder or RECORDED)
+    check_writable(folder)
+    rows, done = load_rows(folder / f"{name}.csv", keys)
+    log = Provenance(folder / f"{name}.json", len(done), data_sha256, threads)
+    todo = [config for config in configs if label(config, keys) not in done]
+    if todo:
+        log.write()
+    bar = tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1)
+    for config, outcome in outcomes(todo, run, executor):
+        table = pd.DataFrame(outcome).assign(**{key: config[key] for key in keys})
+        table = table[keys + [column for column in table.columns if column not in keys]]
+        rows = pd.concat([rows, table], ignore_index=True) if len(rows) else table
+        write_atomically(folder / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g", na_rep="nan"))
+        log.add_run()
+        bar.update()
+        bar.set_postfix_str(" ".join(f"{key}={config[key]}" for key in keys))
+    bar.close()
+    return recorded(name, folder)
+
+
+def check_configs(configs):
+    """The keys that every config has; ValueError where they differ, lack a seed, or two configs are the same."""
+    if not configs:
+        raise ValueError("configs must hold at least one configuration, got none")
+    keys = [key for key in configs[0] if key != "_"]
+    for config in configs:
+        if [key for key in config if key != "_"] != keys or "seed" not in keys:
+            raise ValueError(f"configs must all have the same keys, seed among them, got {config['_']!r}")
+    if len({label(config, keys) for config in configs}) < len(configs):
+        raise ValueError("configs must differ from each other: one of them is there twice")
+    return keys
+
+
+def check_writable(folder):
+    """PermissionError before any training where results could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
+                              "pass folder=... to put the results elsewhere") from error
+
+
+def load_rows(path, keys):
+    """The rows that are there and the set of configurations they cover."""
+    if not path.exists():
+        return pd.DataFrame(), set()
+    rows = recorded(path.stem, path.parent)
+    if missing := [key for key in keys if key not in rows]:
+        raise ValueError(f"configs must have the keys of {path.name}: {missing} are new; move that file away first")
+    return rows, {label(row, keys) for row in rows[keys].to_dict("records")}
+
+
+def outcomes(todo, run, executor):
+    """(config, rows) of every run as it ends, in this process or in the executor's."""
+    if executor is None:
+        yield from ((config, attempt(run, config["_"])) for config in todo)
+        return
+    futures = {executor.submit(attempt, run, config["_"]): config for config in todo}
+    failed = None
+    for future in as_completed(futures):
+        if future.cancelled():
+            continue
+        if failed is None and (failed := future.exception()):
+            for other in futures:
+                other.cancel()
+        if not future.exception():
+            yield futures[future], future.result()
+    if failed:
+        raise failed
+
+
+def attempt(run, config):
+    """The rows of one run, with `diverged`; a FloatingPointError becomes rows, so that the grid goes on."""
+    start = time.perf_counter()
+    try:
+        return pd.DataFrame(run(**config)).assign(diverged=False)
+    except FloatingPointError as error:
+        history = pd.DataFrame(getattr(error, "history", ()))
+        if not len(history):
+            history = pd.DataFrame({"epoch": [0], "seconds": [time.perf_counter() - start]})
+        return history.assign(diverged=True)
+
+
+class Provenance:
+    """NAME.json: an entry per invocation with commit, date, torch, processor, threads, seconds, data_sha256, runs."""
+
+    def __init__(self, path, runs_there, data_sha256, threads):
+        self.path, self.start = path, time.perf_counter()
+        self.entries = json.loads(path.read_text()) if path.exists() else []
+        if self.entries:                      # a kill between the two files leaves one run uncounted
+            self.entries[-1]["runs"] += runs_there - sum(entry["runs"] for entry in self.entries)
+        others = {entry["commit"] for entry in self.entries} - {commit()}
+        if others and runs_there:
+            warnings.warn(f"{path.name}: rows of other commits are there already ({', '.join(sorted(others))})",
+                          stacklevel=3)
+        self.entry = {"command": " ".join([Path(os.sys.executable).name, *os.sys.argv]), "commit": commit(),
+                      "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                      "torch": torch.__version__, "processor": processor(),
+                      "threads": threads or torch.get_num_threads(), "seconds": 0, "data_sha256": data_sha256,
+                      "runs": 0}
+
+    def add_run(self):
+        self.entry["runs"] += 1
+        self.entry["seconds"] = round(time.perf_counter() - self.start, 1)
+        self.write()
+
+    def write(self):
+        write_atomically(self.path, json.dumps(self.entries + [self.entry], indent=1) + "\n")

@@ -1,0 +1,25 @@
+"""Chapter 01: depth x shortcut x peak rate x seed, 10,000 images at 14x14, 10 epochs; plain-56 also with its gradient
+clipped and with a long warm-up. Each net is judged at its own best rate."""
+
+from _grid import PRECISION, images, main, train
+
+RECIPES = {"standard": {}, "clipped": {"clip": 1.0}, "long warm-up": {"warmup": 0.6}}
+
+
+def run(depth, shortcut, lr, recipe, precision, seed, epochs=10):
+    """One net at the peak rate `lr`; training loss and error on all 10,000 images."""
+    return train(depth, shortcut, seed, images(size=14), epochs, lr=lr, test=True, precision=precision,
+                 **RECIPES[recipe])
+
+
+def config(depth, shortcut, lr, seed, recipe="standard"):
+    return {"depth": depth, "shortcut": shortcut, "lr": lr, "recipe": recipe, "precision": PRECISION, "seed": seed}
+
+
+CONFIGS = [config(depth, shortcut, lr, seed)
+           for seed in range(3) for lr in (0.1, 0.03, 0.3) for depth in (56, 20) for shortcut in (None, "A")]
+CONFIGS += [config(56, None, lr, seed, recipe)
+            for seed in range(3) for lr in (0.1, 0.3) for recipe in ("clipped", "long warm-up")]
+
+if __name__ == "__main__":
+    main("degradation_rate", CONFIGS, run, CONFIGS[2:4], {"full": False, "size": 14}, epochs=1)
