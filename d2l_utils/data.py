@@ -32,7 +32,8 @@ FILES = {  # the original files and the SHA-256 of their content, unzipped (mirr
     "t10k-labels-idx1-ubyte.gz":
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-REMEDY = "remove it, then run again to use another source (a folder in $D2L_DATA, Debian's dataset-fashion-mnist, a download)"
+REMEDY = ("remove it, then run again to use another source (a folder in $D2L_DATA, Debian's dataset-fashion-mnist, "
+          "a download)")
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def normalise(X):
 
 
 def augment(X, generator, pad=None):
-    """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, one batch at a
-    time on X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 sec. 4.2."""
+    """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, a batch at a time on
+    X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 section 4.2."""
     n, _, height, width = X.shape
     pad = pad or max(1, height // 7)                                       # 4 of 28 pixels
     shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator).to(X.device)
@@ -186,4 +187,4 @@ def fashion_mnist(full=False, size=28, device=None):
     if size == 14:
         images = [pool2x2(X) for X in images]
     labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
-    return FashionMNIST(*(t.to(device) for pair in zip(images, labels) for t in pair))
+    return FashionMNIST(*(t.to(device) for pair in zip(images, labels, strict=True) for t in pair))

@@ -210,4 +210,4 @@ class Provenance:
         self.write()
 
     def write(self):
-        write_atomically(self.path, json.dumps(self.entries + [self.entry], indent=1) + "\n")
+        write_atomically(self.path, json.dumps([*self.entries, self.entry], indent=1) + "\n")

@@ -67,7 +67,7 @@ def make_shortcut(kind, in_channels, out_channels, stride, use_1x1conv=False, no
     if kind is not ... and kind not in SHORTCUTS:
         raise ValueError(f'shortcut must be "A", "B", "C" or None, got {kind!r}')
     if use_1x1conv and kind in ("A", None):
-        raise ValueError(f"use_1x1conv=True asks for a projection: shortcut must be \"B\", \"C\" or left out, got {kind!r}")
+        raise ValueError(f'use_1x1conv=True asks for a projection: shortcut must be "B", "C" or left out, got {kind!r}')
     changes = stride != 1 or in_channels != out_channels
     if kind is None:
         return None
@@ -196,7 +196,7 @@ class ResNet(nn.Module):
         self.bn1 = batch_norm(widths[0], norm and not self.preact)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
         self.num_stages, channels = len(counts), widths[0]
-        for i, (count, width) in enumerate(zip(counts, widths)):
+        for i, (count, width) in enumerate(zip(counts, widths, strict=True)):
             blocks = []
             for j in range(count):
                 blocks.append(block(channels, width, strides=2 if i and not j else 1,

@@ -79,7 +79,7 @@ def sgd(net, lr, momentum, weight_decay):
 
 
 def train_step(net, X, y, optimizer, precision=None, clip=None):
-    """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. Returns the loss, on X's device."""
+    """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. The loss stays on X's device."""
     with autocast(X.device, precision):
         y_hat = net(X)
     loss = F.cross_entropy(y_hat.float(), y)
@@ -102,7 +102,7 @@ def evaluate(net, X, y, *, precision=None, batch_size=1000):
     net.eval()
     try:
         total, wrong = torch.zeros(2, device=device)
-        for X_batch, y_batch in zip(X.split(batch_size), y.split(batch_size)):
+        for X_batch, y_batch in zip(X.split(batch_size), y.split(batch_size), strict=True):
             X_batch = normalise(X_batch.to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
                 y_hat = net(X_batch)

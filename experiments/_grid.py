@@ -34,6 +34,7 @@ def main(name, configs, run, corner, data, **small):
     if options.smoke:
         configs, run, options.folder = corner, partial(run, **small), options.folder or tempfile.mkdtemp()
     sha256 = data_sha256(images(full=data["full"] and not options.smoke, size=data["size"]))
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, context, torch.set_num_threads, (1,)) as pool:
         table = d2l.run_grid(name, configs, run, pool, options.folder, sha256, threads=1)
     print(table.groupby(list(configs[0]), sort=False).tail(1).to_string(index=False))
