@@ -1,0 +1,56 @@
+# `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+READY := .venv/.ready
+BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve test lint notebooks experiments bench address clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## make .venv with everything in requirements.txt (PYTHON=python3.12 make setup: with that Python)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	    sys.exit(v < (3, 10) and "Python 3.10 or newer is needed, but $(PYTHON) is %d.%d. Try: PYTHON=python3.12 make book" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -e .
+	@touch $(READY)
+
+book: $(READY)  ## execute the notebooks and build the book into _build/html
+	rm -rf _build/html _build/.doctrees
+	$(BUILD)
+	@test -f _build/html/index.html || { echo "The build left no _build/html/index.html." >&2; exit 1; }
+	@echo "The book is built. Open _build/html/index.html, or run \`make serve\` to read it at http://localhost:$(PORT)."
+
+serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: there)
+	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+test: lint  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
+	rm -rf _build
+	$(MAKE) book
+	$(PYTEST) tests chapters --nbval --nbval-cell-timeout 120 --durations 10
+
+lint: $(READY)  ## check the code's style, in files and notebooks
+	$(BIN)/ruff check .
+
+notebooks: $(READY)  ## bring chapters/*.ipynb into the form that is committed (no outputs, no timestamps)
+	$(BIN)/python _ext/tools.py notebooks
+
+experiments: $(READY)  ## run every recorded experiment that is not finished (hours; a killed run goes on)
+	for script in experiments/[!_]*.py; do $(BIN)/python "$$script" || exit 1; done
+
+bench: $(READY)  ## time what has a time limit, on the built book
+	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
+	$(PYTEST) tests -m bench -s -v
+
+address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
+	$(BIN)/python _ext/tools.py address "$(URL)"
+
+clean:  ## remove what was built; .venv and results stay
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,31 @@
+"""What the tests share: the repository's root, the built site, the browser, and a cap on threads and time."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The built book's folder; fails where there is none."""
+    folder = ROOT / "_build" / "html"
+    if not (folder / "index.html").is_file():
+        pytest.fail("There is no built book: run `make book` first.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of Chromium or Chrome, None for Playwright's own; fails where there is no browser."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        if not Path(playwright.chromium.executable_path).is_file():
+            pytest.fail("There is no browser. On Debian and Ubuntu: apt-get install chromium; elsewhere: "
+                        ".venv/bin/playwright install chromium")
