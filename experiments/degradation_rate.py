@@ -19,7 +19,7 @@ def config(depth, shortcut, lr, seed, recipe="standard"):
 CONFIGS = [config(depth, shortcut, lr, seed)
            for seed in range(3) for lr in (0.1, 0.03, 0.3) for depth in (56, 20) for shortcut in (None, "A")]
 CONFIGS += [config(56, None, lr, seed, recipe)
-            for seed in range(3) for lr in (0.1, 0.3) for recipe in ("clipped", "long warm-up")]
+            for seed in range(3) for lr in (0.1,) for recipe in ("clipped", "long warm-up")]
 
 if __name__ == "__main__":
     main("degradation_rate", CONFIGS, run, CONFIGS[2:4], {"full": False, "size": 14}, epochs=1)
