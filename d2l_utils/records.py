@@ -65,7 +65,7 @@ def commit():
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "*.py"], cwd=here,
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", ":(top)*.py"], cwd=here,
                                  capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
