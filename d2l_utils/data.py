@@ -11,6 +11,7 @@ import os
 import tempfile
 import zlib
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def devices():
 
 def choose_device(device=None):
     """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; ValueError where this machine has none such."""
-    name = "device" if device is not None else "D2L_DEVICE"
-    device = str(device or os.environ.get("D2L_DEVICE") or devices()[-1])
+    name = "D2L_DEVICE" if device is None else "device"
+    device = str((os.environ.get("D2L_DEVICE") or devices()[-1]) if device is None else device)
     if device not in devices():
         raise ValueError(f"{name} must be one of {', '.join(devices())} on this machine, got {device!r}")
     return torch.device(device)
@@ -131,7 +132,7 @@ def download(folder):
                 try:
                     download_url(mirror + name, part, name, md5)
                     break
-                except (OSError, RuntimeError) as error:
+                except (OSError, RuntimeError, HTTPException) as error:
                     errors.append(f"{mirror}: {error}")
             else:
                 raise ConnectionError(
@@ -146,12 +147,13 @@ def download(folder):
 def find_full():
     """The folder of the full set: `$D2L_DATA`, the user's cache, Debian's package, or a fresh download."""
     named = os.environ.get("D2L_DATA")
-    if named and not all((Path(named) / name).is_file() for name in FILES):
-        raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}, got {named!r}")
-    places = [Path(named)] if named else [cache_folder(), DEBIAN]
-    for folder in places:
-        if all((folder / name).is_file() for name in FILES):
+    for folder in [Path(named)] if named else [cache_folder(), DEBIAN]:
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if not missing:
             return folder
+    if named:
+        raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}; {named!r} lacks "
+                                f"{', '.join(missing)}")
     return download(cache_folder())
 
 
