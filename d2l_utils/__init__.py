@@ -2,12 +2,14 @@
 
 from .claims import claim
 from .data import FashionMNIST, fashion_mnist
+from .explore import explore, show
 from .records import recorded, run_grid
 from .resnet import (
     Bottleneck,
     PreActBottleneck,
     PreActResidual,
     Residual,
+    get_resnet,
     resnet18,
     resnet34,
     resnet50,
@@ -19,5 +21,5 @@ from .resnet import (
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "claim", "evaluate", "fashion_mnist", "fit", "recorded", "resnet101", "resnet152", "resnet18", "resnet34",
-           "resnet50", "resnet_block", "run_grid", "small_resnet"]
+           "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101",
+           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet"]

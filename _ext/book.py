@@ -1,0 +1,84 @@
+"""Sphinx extension of this book: the build flag, the cache's key, local maths, explorers with names of their own."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
+
+HERE = Path(__file__).parent
+RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
+  for (const node of document.querySelectorAll(".math")) {
+    const tex = node.textContent.trim().match(/^\\([([])([^]*)\\[)\]]$/);
+    if (tex) katex.render(tex[2], node, {displayMode: tex[1] === "[", throwOnError: false});
+  }
+});"""
+
+
+def cache_key(config):
+    """A hash of all that cells depend on besides their own code: d2l_utils with its recorded results, this folder,
+    the versions of torch and matplotlib, the book's address."""
+    package = Path(importlib.util.find_spec("d2l_utils").origin).parent
+    digest = hashlib.sha256(os.environ["D2L_COLAB"].encode())
+    for path in sorted([*package.rglob("*"), *HERE.rglob("*")]):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.name.encode() + path.read_bytes())
+    for name in ("torch", "matplotlib"):
+        digest.update(importlib.metadata.version(name).encode())
+    return digest.hexdigest()[:16]
+
+
+def configure(app, config):
+    """Tell the kernels that a book is built, and keep their outputs under a key that changes when results may."""
+    theme = config.html_theme_options
+    repository = theme.get("repository_url", "").removeprefix("https://github.com/")
+    branch = theme.get("repository_branch", "main")
+    os.environ["D2L_COLAB"] = f"https://colab.research.google.com/github/{repository}/blob/{branch}/"
+    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key(config))
+
+
+def page_scripts(app, pagename, templatename, context, doctree):
+    """KaTeX on pages with maths; never sphinx-thebe, whose scripts do nothing here but raise an error."""
+    if app.env.get_domain("math").has_equations(pagename):
+        app.add_css_file("../katex/katex.min.css")
+        app.add_js_file("../katex/katex.min.js", defer="defer")
+        app.add_js_file(None, body=RENDER_MATHS)
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """sphinx-thebe puts its scripts on every page, where they do nothing but raise an error: leave them out."""
+    context["script_files"] = [script for script in context["script_files"]
+                               if "thebe" not in f"{script.filename} {script.attributes.get('body')}".lower()]
+
+
+def check_explorers(app, pagename, templatename, context, doctree):
+    """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
+    body = context.get("body", "")
+    count = Counter(re.findall(r'\sid="([^"]+)"', body))
+    for name in re.findall(r'<figure class="explorer" id="([^"]+)"', body):
+        if count[name] > 1:
+            raise ExtensionError(f"{pagename}: {count[name]} things are named {name!r}; "
+                                 "rename the explorer's render function (its name is an id of the page)")
+
+
+def check_index(app, exception):
+    """A build that leaves no index.html has failed, whatever else it made."""
+    if exception is None and app.builder.name == "html" and not (Path(app.outdir) / "index.html").is_file():
+        raise ExtensionError(f"the build left no {app.outdir}/index.html")
+
+
+def setup(app):
+    """Connect the above; `D2L_BOOK` reaches the kernels through the environment."""
+    os.environ["D2L_BOOK"] = "1"
+    app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
+    app.connect("config-inited", configure, priority=100)
+    app.connect("html-page-context", page_scripts, priority=400)
+    app.connect("html-page-context", check_explorers)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", check_index)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,94 @@
+// Brings every explorer of the page to life: controls pick a frame, the URL's fragment remembers the last one moved.
+// The markup is written by d2l_utils/explore.py: the first frame is in the page, the others are JSON.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const explorers = [...document.querySelectorAll("figure.explorer")].map(startExplorer);
+
+  // "#curves?depth=56&shortcut=identity" -> the explorer "curves" shows that choice.
+  function restore() {
+    const [name, query] = location.hash.slice(1).split("?");
+    const explorer = explorers.find(({ figure }) => encodeURIComponent(figure.id) === encodeURIComponent(decode(name)));
+    if (!explorer || !query) return;
+    explorer.choose(new URLSearchParams(query));
+    explorer.figure.scrollIntoView();
+  }
+
+  restore();
+  window.addEventListener("hashchange", restore);
+});
+
+function decode(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
+
+function startExplorer(figure) {
+  const picture = figure.querySelector(".explorer-frame");
+  const caption = figure.querySelector("figcaption");
+  const others = JSON.parse(figure.querySelector("script").textContent);
+  const axes = [...figure.querySelectorAll(".explorer-axis")].map((group) => startAxis(group, move));
+  const pictures = [picture.firstElementChild];         // frames by index, parsed when they are first shown
+  const captions = [caption.textContent, ...others.map((frame) => frame[1])];
+
+  function show() {
+    const index = axes.reduce((sum, axis) => sum * axis.options.length + axis.index, 0);    // the last axis is fastest
+    if (!pictures[index]) {
+      const template = document.createElement("template");
+      template.innerHTML = others[index - 1][0];
+      pictures[index] = template.content.firstElementChild;
+    }
+    picture.replaceChildren(pictures[index]);
+    caption.textContent = captions[index];
+  }
+
+  function move() {
+    show();
+    const choice = new URLSearchParams(axes.map((axis) => [axis.name, axis.options[axis.index]]));
+    remember(`#${encodeURIComponent(figure.id)}?${choice}`);
+  }
+
+  // Options that the query does not name, or names wrongly, stay as they are.
+  function choose(query) {
+    for (const axis of axes) {
+      const index = axis.options.indexOf(query.get(axis.name));
+      if (index >= 0) axis.set(index);
+    }
+    show();
+  }
+
+  return { figure, choose };
+}
+
+// One slider or group of buttons: { name, options, index, set(index) }; `moved` is called when the reader moves it.
+function startAxis(group, moved) {
+  const slider = group.querySelector("input");
+  const buttons = [...group.querySelectorAll("button")];
+  const axis = {
+    name: group.dataset.axis,
+    options: slider ? JSON.parse(slider.dataset.options) : buttons.map((button) => button.textContent),
+    index: 0,
+    set(index) {
+      axis.index = index;
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === index)));
+      if (!slider) return;
+      slider.value = index;
+      slider.setAttribute("aria-valuetext", axis.options[index]);
+      group.querySelector("output").textContent = axis.options[index];
+    },
+  };
+  if (slider) slider.addEventListener("input", () => { axis.set(Number(slider.value)); moved(); });
+  buttons.forEach((button, i) => button.addEventListener("click", () => { axis.set(i); moved(); }));
+  axis.set(0);
+  return axis;
+}
+
+// Browsers refuse to change the URL too often (Safari: 100 times in 30 s): then try again with the latest state.
+let waiting = null;
+function remember(fragment) {
+  clearTimeout(waiting);
+  try {
+    history.replaceState(history.state, "", fragment);
+  } catch {
+    waiting = setTimeout(remember, 1000, fragment);
+  }
+}
