@@ -21,5 +21,5 @@ from .resnet import (
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101",
-           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet"]
+           "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101", "resnet152",
+           "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet"]

@@ -13,26 +13,31 @@
 `resnet18` ... `resnet152`, the ImageNet nets of Table 1: attribute names and order of operations are torchvision's.
 """
 
+import hashlib
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import skip_init
 
-SHORTCUTS = ("A", "B", "C", None)
+
+def check_whole(**arguments):
+    """ValueError for the first argument that is not a whole number of at least 1."""
+    for name, value in arguments.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def he_init(layer, generator=None):
-    """He et al.'s normal initialisation (fan-out) of a convolution, biases zero; returns the layer."""
+def conv(input_channels, num_channels, kernel_size, strides=1, bias=False, generator=None):
+    """A convolution that keeps the map's size, or divides it by `strides`: He et al.'s normal weights (fan-out)."""
+    check_whole(input_channels=input_channels, num_channels=num_channels, strides=strides)
+    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, stride=strides,
+                      padding=kernel_size // 2, bias=bias, device=torch.get_default_device())
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    if layer.bias is not None:
+    if bias:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def conv(in_channels, out_channels, kernel_size, stride=1, bias=False):
-    """A convolution, (N, in, H, W) -> (N, out, H/stride, W/stride), padded to keep the size, He-initialised."""
-    return he_init(skip_init(nn.Conv2d, in_channels, out_channels, kernel_size, stride=stride,
-                             padding=kernel_size // 2, bias=bias))
 
 
 def batch_norm(channels, norm=True):
@@ -40,48 +45,47 @@ def batch_norm(channels, norm=True):
     return nn.BatchNorm2d(channels) if norm else nn.Identity()
 
 
-def projection(in_channels, out_channels, stride=1, norm=True, post_norm=True):
-    """A 1x1 convolution and its norm. It draws its weights from a generator of its own, so that with
-    the same seed all other weights are the same whatever the shortcut."""
-    with torch.random.fork_rng(devices=[]):
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
-    layer = skip_init(nn.Conv2d, in_channels, out_channels, 1, stride=stride, bias=not norm)
-    he_init(layer, generator)
-    return nn.Sequential(layer, nn.BatchNorm2d(out_channels)) if norm and post_norm else nn.Sequential(layer)
-
-
 class PadShortcut(nn.Module):
-    """Option A: every `stride`-th pixel, and zeros for the channels that are new. No parameters."""
+    """Option A: every `strides`-th pixel, and zeros for the channels that are new. No parameters."""
 
-    def __init__(self, new_channels, stride):
+    def __init__(self, new_channels, strides):
         super().__init__()
-        self.new_channels, self.stride = new_channels, stride
+        self.new_channels, self.strides = new_channels, strides
 
     def forward(self, X):
-        return F.pad(X[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        return F.pad(X[:, :, ::self.strides, ::self.strides], (0, 0, 0, 0, 0, self.new_channels))
 
 
-def make_shortcut(kind, in_channels, out_channels, stride, use_1x1conv=False, norm=True, post_norm=True):
-    """The shortcut of a block. `kind` is "A" (pad where the shape changes), "B" (project where it changes),
-    "C" (project always), None (no shortcut) or ... (what the seed's `use_1x1conv` says)."""
-    if kind is not ... and kind not in SHORTCUTS:
-        raise ValueError(f'shortcut must be "A", "B", "C" or None, got {kind!r}')
+def projection(input_channels, num_channels, strides=1, norm=True):
+    """A 1x1 convolution and its norm. Its weights come from a generator of their own, so that one seed gives all
+    other weights the same values whatever the shortcut."""
+    with torch.random.fork_rng(devices=[]):
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
+    layer = conv(input_channels, num_channels, 1, strides, generator=generator)
+    return nn.Sequential(layer, nn.BatchNorm2d(num_channels)) if norm else nn.Sequential(layer)
+
+
+def make_shortcut(kind, input_channels, num_channels, strides=1, use_1x1conv=False, norm=True):
+    """A block's shortcut. `kind`: "identity" (a projection if `use_1x1conv`), "A" (zeros for new channels), "B"
+    (projection where the shape changes), "C" (projection always) or None (none). Raises ValueError."""
+    if kind not in ("identity", "A", "B", "C", None):
+        raise ValueError(f'shortcut must be "identity", "A", "B", "C" or None, got {kind!r}')
     if use_1x1conv and kind in ("A", None):
-        raise ValueError(f'use_1x1conv=True asks for a projection: shortcut must be "B", "C" or left out, got {kind!r}')
-    changes = stride != 1 or in_channels != out_channels
+        raise ValueError(f'shortcut must be "identity", "B" or "C" with use_1x1conv=True, got {kind!r}')
+    change = f"{input_channels} channels in, {num_channels} out, strides={strides}"
+    same = input_channels == num_channels and strides == 1
     if kind is None:
         return None
-    if use_1x1conv or kind == "C" or (kind == "B" and changes):
-        return projection(in_channels, out_channels, stride, norm, post_norm)
-    if not changes:
+    if use_1x1conv or kind == "C" or (kind == "B" and not same):
+        return projection(input_channels, num_channels, strides, norm)
+    if same:
         return nn.Identity()
-    if kind is ...:
-        raise ValueError(f"use_1x1conv must be True where the shape changes: {in_channels} channels in, "
-                         f"{out_channels} out, strides={stride}; or shortcut must be \"A\", \"B\" or \"C\"")
-    if in_channels > out_channels:
-        raise ValueError(f'shortcut must be "B" or "C" where channels shrink ({in_channels} to {out_channels}): '
-                         f'zeros can only be added, got {kind!r}')
-    return PadShortcut(out_channels - in_channels, stride)
+    if kind == "identity":
+        raise ValueError(f'use_1x1conv must be True, or shortcut "A", "B" or "C", where input and output cannot be '
+                         f"added: {change}, got use_1x1conv=False")
+    if input_channels > num_channels:
+        raise ValueError(f'shortcut must be "B" or "C" where channels are dropped: {change}, got {kind!r}')
+    return PadShortcut(num_channels - input_channels, strides)
 
 
 class Residual(nn.Module):
@@ -91,7 +95,7 @@ class Residual(nn.Module):
     expansion = 1
 
     def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
-                 shortcut=..., norm=True, zero_init=False):
+                 shortcut="identity", norm=True, zero_init=False):
         super().__init__()
         self.conv1 = conv(input_channels, num_channels, 3, strides, bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
@@ -116,16 +120,15 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
-                 shortcut=..., norm=True, zero_init=False):
+                 shortcut="identity", norm=True, zero_init=False):
         super().__init__()
-        out_channels = self.expansion * num_channels
         self.conv1 = conv(input_channels, num_channels, 1, bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
         self.conv2 = conv(num_channels, num_channels, 3, strides, bias=not norm)
         self.bn2 = batch_norm(num_channels, norm)
-        self.conv3 = conv(num_channels, out_channels, 1, bias=not norm)
-        self.bn3 = batch_norm(out_channels, norm)
-        self.downsample = make_shortcut(shortcut, input_channels, out_channels, strides, use_1x1conv, norm)
+        self.conv3 = conv(num_channels, 4 * num_channels, 1, bias=not norm)
+        self.bn3 = batch_norm(4 * num_channels, norm)
+        self.downsample = make_shortcut(shortcut, input_channels, 4 * num_channels, strides, use_1x1conv, norm)
         if zero_init:
             nn.init.zeros_(self.bn3.weight if norm else self.conv3.weight)
 
@@ -139,42 +142,54 @@ class Bottleneck(nn.Module):
 
 
 class PreActResidual(nn.Module):
-    """Pre-activation block, He et al. 2016 Fig. 1b: norm and ReLU come before each convolution, nothing after the sum.
+    """Pre-activation block, He et al. 2016 Fig. 1b: norm and ReLU before each convolution, nothing after the sum.
     A projection takes the activated input, as in the authors' code. Shapes as `Residual`."""
 
     expansion = 1
-    kernel_sizes = (3, 3)
 
     def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
-                 shortcut=..., norm=True, zero_init=False):
+                 shortcut="identity", norm=True, zero_init=False):
         super().__init__()
-        out_channels = self.expansion * num_channels
-        sizes = [input_channels] + [num_channels] * (len(self.kernel_sizes) - 1) + [out_channels]
-        strided = self.kernel_sizes.index(3)
-        for i, kernel_size in enumerate(self.kernel_sizes):
-            setattr(self, f"bn{i + 1}", batch_norm(sizes[i], norm))
-            setattr(self, f"conv{i + 1}", last := conv(sizes[i], sizes[i + 1], kernel_size,
-                                                       strides if i == strided else 1, bias=not norm))
-        self.downsample = make_shortcut(shortcut, input_channels, out_channels, strides, use_1x1conv, norm,
-                                        post_norm=False)
+        self.bn1 = batch_norm(input_channels, norm)
+        self.conv1 = conv(input_channels, num_channels, 3, strides, bias=not norm)
+        self.bn2 = batch_norm(num_channels, norm)
+        self.conv2 = conv(num_channels, num_channels, 3, bias=not norm)
+        self.downsample = make_shortcut(shortcut, input_channels, num_channels, strides, use_1x1conv, norm=False)
         if zero_init:
-            nn.init.zeros_(last.weight)
+            nn.init.zeros_(self.conv2.weight)
+
+    def branch(self, Z):
+        """The residual branch after its first norm and ReLU."""
+        return self.conv2(F.relu(self.bn2(self.conv1(Z))))
 
     def forward(self, X):
         Z = F.relu(self.bn1(X))
-        Y = self.conv2(F.relu(self.bn2(self.conv1(Z))))
-        if len(self.kernel_sizes) == 3:
-            Y = self.conv3(F.relu(self.bn3(Y)))
         if self.downsample is None:
-            return Y
-        return Y + self.downsample(Z if isinstance(self.downsample, nn.Sequential) else X)
+            return self.branch(Z)
+        projects = isinstance(self.downsample, nn.Sequential)
+        return self.branch(Z) + self.downsample(Z if projects else X)
 
 
 class PreActBottleneck(PreActResidual):
     """Pre-activation bottleneck of the 164- and 1001-layer nets: 1x1, 3x3, 1x1. Shapes as `Bottleneck`."""
 
     expansion = 4
-    kernel_sizes = (1, 3, 1)
+
+    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
+                 shortcut="identity", norm=True, zero_init=False):
+        nn.Module.__init__(self)
+        self.bn1 = batch_norm(input_channels, norm)
+        self.conv1 = conv(input_channels, num_channels, 1, bias=not norm)
+        self.bn2 = batch_norm(num_channels, norm)
+        self.conv2 = conv(num_channels, num_channels, 3, strides, bias=not norm)
+        self.bn3 = batch_norm(num_channels, norm)
+        self.conv3 = conv(num_channels, 4 * num_channels, 1, bias=not norm)
+        self.downsample = make_shortcut(shortcut, input_channels, 4 * num_channels, strides, use_1x1conv, norm=False)
+        if zero_init:
+            nn.init.zeros_(self.conv3.weight)
+
+    def branch(self, Z):
+        return self.conv3(F.relu(self.bn3(super().branch(Z))))
 
 
 def resnet_block(input_channels, num_channels, num_residuals, first_block=False):
@@ -185,11 +200,13 @@ def resnet_block(input_channels, num_channels, num_residuals, first_block=False)
 
 class ResNet(nn.Module):
     """Stem, stages of blocks, global average pooling and a linear head: (N, in_channels, H, W) -> (N, num_classes).
-    `stem` is "imagenet" (7x7 stride 2 and max-pooling) or "small" (3x3); stage i has width `widths[i]`."""
+    `stem` is "imagenet" (7x7 stride 2 and max-pooling) or "small" (3x3); stage i has `counts[i]` blocks of width
+    `widths[i]`."""
 
-    def __init__(self, block, counts, widths, stem, *, shortcut="B", norm=True, zero_init=False,
-                 in_channels=3, num_classes=1000):
+    def __init__(self, block, counts, widths, stem, in_channels, num_classes, shortcut="B", norm=True,
+                 zero_init=False):
         super().__init__()
+        check_whole(in_channels=in_channels, num_classes=num_classes)
         self.preact = issubclass(block, PreActResidual)
         imagenet = stem == "imagenet"
         self.conv1 = conv(in_channels, widths[0], 7 if imagenet else 3, 2 if imagenet else 1, bias=not norm)
@@ -218,8 +235,7 @@ class ResNet(nn.Module):
         X = self.maxpool(X if self.preact else F.relu(self.bn1(X)))
         for stage in self.stages:
             X = stage(X)
-        if self.preact:
-            X = F.relu(self.bn_last(X))
+        X = F.relu(self.bn_last(X)) if self.preact else X
         return self.fc(F.adaptive_avg_pool2d(X, 1).flatten(1))
 
 
@@ -228,47 +244,73 @@ def small_resnet(depth, shortcut="A", norm=True, block=Residual, width=16, in_ch
     """The nets of He et al. 2015 section 4.2: three stages of n blocks, widths (1, 2, 4) x `width`, depth 6n+2
     (9n+2 for bottlenecks). `shortcut` None gives the plain twin: same seed, same weights. Raises ValueError."""
     convs = 9 if block.expansion == 4 else 6
-    if not isinstance(depth, int) or depth <= convs or depth > 1202 or (depth - 2) % convs:
+    if not isinstance(depth, int) or not convs < depth <= 1202 or (depth - 2) % convs:
         raise ValueError(f"depth must be {convs}n+2 ({convs + 2}, {2 * convs + 2}, {3 * convs + 2}, ... "
                          f"up to 1202) for {block.__name__}, got {depth!r}")
-    for name, value in {"width": width, "in_channels": in_channels, "num_classes": num_classes}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    count = (depth - 2) // convs
-    return ResNet(block, [count] * 3, [width, 2 * width, 4 * width], "small", shortcut=shortcut, norm=norm,
-                  zero_init=zero_init, in_channels=in_channels, num_classes=num_classes)
+    if shortcut not in ("A", "B", "C", None):
+        raise ValueError(f'shortcut must be "A", "B", "C" or None, got {shortcut!r}')
+    check_whole(width=width)
+    return ResNet(block, [(depth - 2) // convs] * 3, [width, 2 * width, 4 * width], "small", in_channels, num_classes,
+                  shortcut, norm, zero_init)
 
 
 COUNTS = {18: (Residual, (2, 2, 2, 2)), 34: (Residual, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3)),
           101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
 
 
-def _resnet(depth, in_channels, num_classes, zero_init=False):
+def imagenet_resnet(depth, in_channels=3, num_classes=1000, **options):
+    """A net of He et al. 2015 Table 1 in torchvision's layout; `options` are `shortcut`, `norm` and `zero_init`."""
     block, counts = COUNTS[depth]
-    return ResNet(block, counts, (64, 128, 256, 512), "imagenet", in_channels=in_channels,
-                  num_classes=num_classes, zero_init=zero_init)
+    return ResNet(block, counts, (64, 128, 256, 512), "imagenet", in_channels, num_classes, **options)
 
 
-def resnet18(in_channels=3, num_classes=1000, *, zero_init=False):
-    """ResNet-18: He et al. 2015 Table 1, torchvision's layout."""
-    return _resnet(18, in_channels, num_classes, zero_init)
+def resnet18(in_channels=3, num_classes=1000, **options):
+    """ResNet-18, see `imagenet_resnet`."""
+    return imagenet_resnet(18, in_channels, num_classes, **options)
 
 
-def resnet34(in_channels=3, num_classes=1000, *, zero_init=False):
-    """ResNet-34: He et al. 2015 Table 1, torchvision's layout."""
-    return _resnet(34, in_channels, num_classes, zero_init)
+def resnet34(in_channels=3, num_classes=1000, **options):
+    """ResNet-34, see `imagenet_resnet`."""
+    return imagenet_resnet(34, in_channels, num_classes, **options)
 
 
-def resnet50(in_channels=3, num_classes=1000, *, zero_init=False):
-    """ResNet-50: He et al. 2015 Table 1, torchvision's layout."""
-    return _resnet(50, in_channels, num_classes, zero_init)
+def resnet50(in_channels=3, num_classes=1000, **options):
+    """ResNet-50, see `imagenet_resnet`."""
+    return imagenet_resnet(50, in_channels, num_classes, **options)
 
 
-def resnet101(in_channels=3, num_classes=1000, *, zero_init=False):
-    """ResNet-101: He et al. 2015 Table 1, torchvision's layout."""
-    return _resnet(101, in_channels, num_classes, zero_init)
+def resnet101(in_channels=3, num_classes=1000, **options):
+    """ResNet-101, see `imagenet_resnet`."""
+    return imagenet_resnet(101, in_channels, num_classes, **options)
 
 
-def resnet152(in_channels=3, num_classes=1000, *, zero_init=False):
-    """ResNet-152: He et al. 2015 Table 1, torchvision's layout."""
-    return _resnet(152, in_channels, num_classes, zero_init)
+def resnet152(in_channels=3, num_classes=1000, **options):
+    """ResNet-152, see `imagenet_resnet`."""
+    return imagenet_resnet(152, in_channels, num_classes, **options)
+
+
+def published_state(depth):
+    """torchvision's published V1 weights, from torch's cache or downloaded into it: verified by the hash in the file's
+    name. Raises ValueError for a damaged file, ConnectionError where there is none and it cannot be fetched."""
+    from torchvision.models import get_model_weights
+    weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+    path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
+    expected = path.stem.rsplit("-", 1)[1]
+    if path.exists() and not (found := hashlib.sha256(path.read_bytes()).hexdigest()).startswith(expected):
+        raise ValueError(f"{path} is damaged: its SHA-256 must begin with {expected}, got {found}; remove the file")
+    try:
+        return weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise ConnectionError(f"the published weights of ResNet-{depth} could not be downloaded from {weights.url} "
+                              f"({error}): use pretrained=False, or put the file at {path}") from error
+
+
+def get_resnet(depth, pretrained=False):
+    """ResNet-18, 34, 50, 101 or 152 in eval mode, with torchvision's IMAGENET1K_V1 weights if `pretrained`. Raises
+    ValueError for another depth or a damaged file, ConnectionError offline."""
+    if depth not in COUNTS:
+        raise ValueError(f"depth must be one of {', '.join(map(str, COUNTS))}, got {depth!r}")
+    net = imagenet_resnet(depth)
+    if pretrained:
+        net.load_state_dict(published_state(depth))
+    return net.eval()
