@@ -23,7 +23,7 @@ def claim(text, holds):
     `holds` is not one truth value (a whole array, say, or a function: those would always count as true)."""
     if not isinstance(text, str) or not text.strip():
         raise TypeError(f"text must be a sentence, got {text!r}")
-    value = holds.item() if hasattr(holds, "item") and getattr(holds, "size", 1) is not None else holds
+    value = holds.item() if getattr(holds, "ndim", None) == 0 else holds        # np.bool_, a torch bool
     if not isinstance(value, bool):
         raise TypeError(f"holds must be True or False (a bool, or one NumPy or torch bool), got {holds!r}")
     if not value:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -17,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 RECORDED = Path(__file__).parent / "recorded"
+FLOATS = "%.6g"                     # how the CSV writes them
 
 
 def recorded(name, folder=None):
@@ -37,11 +39,15 @@ def plain(value):
 
 
 def canonical(value):
-    """A configuration's value as text that is the same before and after a trip through a CSV (1, 1.0 and "1.0")."""
+    """A configuration's value as text that is the same before and after a trip through the CSV (1, 1.0 and "1.0";
+    1/3 and 0.333333)."""
     try:
-        return str(value) if isinstance(value, bool) else str(float(value))
+        number = float(value)
     except (TypeError, ValueError):
         return str(plain(value))
+    if isinstance(value, bool):
+        return str(value)
+    return str(int(number)) if number.is_integer() else FLOATS % number
 
 
 def label(config, keys):
@@ -51,13 +57,12 @@ def label(config, keys):
 
 def write_atomically(path, text):
     """Write text so that `path` holds the old content or the new, whole, whatever happens meanwhile."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    os.replace(part, path)
 
 
 def commit():
@@ -97,27 +102,25 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     a FloatingPointError of it (a loss that is not a number) is a result: its rows, or one without numbers, say
     diverged=True. `executor`: any concurrent.futures.Executor. Returns the whole DataFrame. Raises ValueError for bad
     configs, PermissionError before any training where `folder` cannot be written to; another exception of `run` stops
-    the grid after the other runs under way have been kept.
+    the grid after the other runs under way have been kept. Lower seeds run first.
     """
-    configs = [{key: plain(value) for key, value in config.items()} | {"_": config} for config in configs]
     keys = check_configs(configs)
     folder = Path(folder or RECORDED)
     check_writable(folder)
     rows, done = load_rows(folder / f"{name}.csv", keys)
     log = Provenance(folder / f"{name}.json", len(done), data_sha256, threads)
-    todo = [config for config in configs if label(config, keys) not in done]
-    if todo:
+    todo = sorted((config for config in configs if label(config, keys) not in done), key=lambda config: config["seed"])
+    if todo or log.repaired:
         log.write()
-    bar = tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1)
-    for config, outcome in outcomes(todo, run, executor):
-        table = pd.DataFrame(outcome).assign(**{key: config[key] for key in keys})
-        table = table[keys + [column for column in table.columns if column not in keys]]
-        rows = pd.concat([rows, table], ignore_index=True) if len(rows) else table
-        write_atomically(folder / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g", na_rep="nan"))
-        log.add_run()
-        bar.update()
-        bar.set_postfix_str(" ".join(f"{key}={config[key]}" for key in keys))
-    bar.close()
+    with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
+        for config, table in outcomes(todo, run, executor):
+            table = table.assign(**{key: plain(config[key]) for key in keys})
+            table = table[keys + [column for column in table if column not in keys]]
+            rows = pd.concat([rows, table], ignore_index=True) if len(rows) else table
+            write_atomically(folder / f"{name}.csv", rows.to_csv(index=False, float_format=FLOATS, na_rep="nan"))
+            log.add_run()
+            bar.update()
+            bar.set_postfix_str(" ".join(f"{key}={plain(config[key])}" for key in keys))
     return recorded(name, folder)
 
 
@@ -125,12 +128,13 @@ def check_configs(configs):
     """The keys that every config has; ValueError where they differ, lack a seed, or two configs are the same."""
     if not configs:
         raise ValueError("configs must hold at least one configuration, got none")
-    keys = [key for key in configs[0] if key != "_"]
+    keys, seen = list(configs[0]), set()
     for config in configs:
-        if [key for key in config if key != "_"] != keys or "seed" not in keys:
-            raise ValueError(f"configs must all have the same keys, seed among them, got {config['_']!r}")
-    if len({label(config, keys) for config in configs}) < len(configs):
-        raise ValueError("configs must differ from each other: one of them is there twice")
+        if set(config) != set(keys) or "seed" not in keys:
+            raise ValueError(f"configs must all have the same keys, seed among them, got {config!r}")
+        if label(config, keys) in seen:
+            raise ValueError(f"configs must differ from each other, got {config!r} twice")
+        seen.add(label(config, keys))
     return keys
 
 
@@ -158,20 +162,28 @@ def load_rows(path, keys):
 def outcomes(todo, run, executor):
     """(config, rows) of every run as it ends, in this process or in the executor's."""
     if executor is None:
-        yield from ((config, attempt(run, config["_"])) for config in todo)
+        yield from ((config, attempt(run, config)) for config in todo)
         return
-    futures = {executor.submit(attempt, run, config["_"]): config for config in todo}
-    failed = None
-    for future in as_completed(futures):
-        if future.cancelled():
-            continue
-        if failed is None and (failed := future.exception()):
-            for other in futures:
-                other.cancel()
-        if not future.exception():
-            yield futures[future], future.result()
+    futures = [executor.submit(attempt, run, config) for config in todo]
+    config_of, failed = dict(zip(futures, todo, strict=True)), None
+    try:
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            if future.exception() is None:
+                yield config_of[future], future.result()
+            elif failed is None:
+                failed = future.exception()
+                cancel(futures)
+    finally:
+        cancel(futures)                       # an interrupted grid does not wait for runs that have not begun
     if failed:
         raise failed
+
+
+def cancel(futures):
+    for future in futures:
+        future.cancel()
 
 
 def attempt(run, config):
@@ -190,15 +202,19 @@ class Provenance:
     """NAME.json: an entry per invocation with commit, date, torch, processor, threads, seconds, data_sha256, runs."""
 
     def __init__(self, path, runs_there, data_sha256, threads):
-        self.path, self.start = path, time.perf_counter()
-        self.entries = json.loads(path.read_text()) if path.exists() else []
-        if self.entries:                      # a kill between the two files leaves one run uncounted
-            self.entries[-1]["runs"] += runs_there - sum(entry["runs"] for entry in self.entries)
-        others = {entry["commit"] for entry in self.entries} - {commit()}
-        if others and runs_there:
+        self.path, self.start, here = path, time.perf_counter(), commit()
+        self.entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if not runs_there:                    # the CSV was moved away: a new one begins
+            self.entries = [entry for entry in self.entries if not entry["runs"]]
+        uncounted = runs_there - sum(entry["runs"] for entry in self.entries)
+        self.repaired = bool(self.entries and uncounted)
+        if self.repaired:                     # killed after a run's rows were written, before it was counted
+            self.entries[-1]["runs"] += uncounted
+        others = {entry["commit"] for entry in self.entries if entry["runs"]} - {here}
+        if others:
             warnings.warn(f"{path.name}: rows of other commits are there already ({', '.join(sorted(others))})",
                           stacklevel=3)
-        self.entry = {"command": " ".join([Path(os.sys.executable).name, *os.sys.argv]), "commit": commit(),
+        self.entry = {"command": " ".join([Path(sys.executable).name, *sys.argv]), "commit": here,
                       "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                       "torch": torch.__version__, "processor": processor(),
                       "threads": threads or torch.get_num_threads(), "seconds": 0, "data_sha256": data_sha256,
