@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import d2l_utils as d2l
 from d2l_utils import records
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"degradation", "degradation_rate"}               # experiments whose recorded run has not been committed yet
+PENDING = {"degradation", "degradation_rate", "identity"}               # experiments whose recorded run has not been committed yet
 CONFIGS = [{"depth": depth, "shortcut": shortcut, "seed": seed}
            for depth in (8, 20) for shortcut in (None, "A") for seed in (0, 1, 2)]
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
@@ -296,9 +297,11 @@ def test_every_script_has_a_record_and_every_record_a_script():
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_smoke_corner_of_every_experiment_runs_in_30_seconds(name, tmp_path):
+def test_smoke_corner_of_every_experiment_runs_in_30_seconds_on_two_cores(name, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, ROOT / "experiments" / f"{name}.py", "--smoke", "--folder", tmp_path],
-                   check=True, timeout=30, capture_output=True)
-    table = d2l.recorded(name, tmp_path)
-    assert "seed" in table
+                   check=True, timeout=240, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 30     # however busy the machine
+    assert "seed" in d2l.recorded(name, tmp_path)
     assert len(json.loads((tmp_path / f"{name}.json").read_text())) == 1

@@ -1,0 +1,44 @@
+"""claim(): what counts as true, what is refused, what the reader sees."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import d2l_utils as d2l
+from d2l_utils.claims import Claim
+
+TRUE = [True, 2 > 1, np.bool_(True), np.float64(2) > 1, torch.tensor(True), torch.tensor(2.0) > 1, np.array(True)]
+FALSE = [False, np.bool_(False), torch.tensor(False), torch.tensor(float("nan")) > 0]
+NO_TRUTH_VALUE = [None, 1, 0, "yes", "", 1.0, np.float64(1), np.array([True]), np.array([True, True]), [True], [],
+                  torch.tensor([True]), torch.tensor([True, False]), torch.tensor(1), pd.Series([True]),
+                  pd.DataFrame({"holds": [True]}), pd.NA, float("nan"), lambda: True, all, {"holds": True}]
+
+
+@pytest.mark.parametrize("holds", TRUE, ids=repr)
+def test_true_claim_is_shown_ticked(holds, capsys):
+    assert d2l.claim("Two is more than one.", holds) is None
+    assert capsys.readouterr().out == "\N{CHECK MARK} Two is more than one.\n"
+
+
+@pytest.mark.parametrize("holds", FALSE, ids=repr)
+def test_false_claim_raises_with_its_text_and_shows_no_tick(holds, capsys):
+    with pytest.raises(AssertionError, match=r"^One is more than two\.$"):
+        d2l.claim("One is more than two.", holds)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("holds", NO_TRUTH_VALUE, ids=lambda holds: type(holds).__name__)
+def test_what_is_not_one_truth_value_is_refused(holds):
+    with pytest.raises(TypeError, match="holds must be True or False"):
+        d2l.claim("This should not count.", holds)
+
+
+@pytest.mark.parametrize("text", ["", "  ", None, True])
+def test_text_must_be_a_sentence(text):
+    with pytest.raises(TypeError, match="text must be a sentence"):
+        d2l.claim(text, True)
+
+
+def test_html_is_escaped():
+    assert "error &lt; 5 % &amp; falling" in Claim("error < 5 % & falling")._repr_html_()
