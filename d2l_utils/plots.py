@@ -3,6 +3,7 @@
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 # Okabe and Ito's colours, told apart by colour-blind readers and readable on white and on dark grey.
@@ -34,5 +35,42 @@ def band(runs, ax, colour, label=None, percent=True, **line):
 def picture(image, ax):
     """One grey image (H, W), without axes. Returns ax."""
     ax.imshow(image, cmap="gray", interpolation="nearest")
+    ax.axis("off")
+    return ax
+
+
+def layer_box(label, x, y, ax, width=2.8, colour=NEUTRAL):
+    """A layer's name in a box, thick where most weights are; the input has none, the sum is a circle. Returns ax."""
+    if label == "+":
+        ax.plot([x], [y], marker="o", markersize=16, markerfacecolor=colour + "1a", markeredgecolor="black")
+    elif label != "X":
+        ax.add_patch(Rectangle((x - width / 2, y - 0.31), width, 0.62, facecolor=colour + "1a", edgecolor=colour,
+                               linewidth=1.8 if "conv" in label else 0.6))
+    ax.text(x, y - 0.02, label, ha="center", va="center", fontsize=10)
+    return ax
+
+
+def block_diagram(graph, ax, title=""):
+    """A block from top to bottom and its shortcut on the right in blue, with the shape of what flows wherever it
+    changes; `graph` is that of `probes.block_graph`. Returns ax."""
+    before, branch, shortcut, after = (graph[part] for part in ("before", "branch", "shortcut", "after"))
+    chain, side = [*before, *branch, *after], 3.1
+    for i, (label, shape) in enumerate(chain):
+        layer_box(label, 0, -i, ax)
+        ax.plot([0, 0], [-i - 0.31, -i - (0.69 if i + 1 < len(chain) else 0.8)], color="black", linewidth=1)
+        if i == 0 or i + 1 == len(chain) or shape != chain[i - 1][1]:
+            ax.text(-0.12, -i - 0.52, "x".join(map(str, shape)), ha="right", va="center", fontsize=8)
+    if shortcut is not None:
+        fork, total = 0.5 - len(before), -len(before) - len(branch)
+        first = (fork + total + len(shortcut) - 1) / 2
+        ys = [fork, *[y for j in range(len(shortcut)) for y in (first - j + 0.31, first - j - 0.31)], total]
+        ax.plot([0, side], [fork, fork], [side, 0.35], [total, total], color=RESIDUAL, linewidth=2.2)
+        for start, end in zip(ys[::2], ys[1::2], strict=True):
+            ax.plot([side, side], [start, end], color=RESIDUAL, linewidth=2.2)
+        for j, (label, _) in enumerate(shortcut):
+            layer_box(label, side, first - j, ax, colour=RESIDUAL)
+        if not shortcut:
+            ax.text(side + 0.15, first, "identity", va="center", color=RESIDUAL)
+    ax.set(xlim=(-1.5, 4.7), ylim=(-len(chain), 0.5), title=title)
     ax.axis("off")
     return ax

@@ -1,0 +1,83 @@
+"""Probes of a network: they compute and never plot. Shapes, parameters and multiply-adds, read off a forward pass."""
+
+import copy
+import operator
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from .resnet import PadShortcut
+
+
+def on_meta(net):
+    """A copy of `net` in eval mode on the meta device, where shapes are computed and nothing else."""
+    return copy.deepcopy(net).to("meta").eval()
+
+
+def layer_table(net, *shape):
+    """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
+    parameters, multiply-adds. Nothing is computed (meta device), so that any depth and size takes moments."""
+    net, rows = on_meta(net), []
+
+    def note(name):
+        def hook(layer, inputs, output):
+            weights = layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
+            rows.append({"layer": name, "kind": type(layer).__name__, "output": tuple(output.shape[1:]),
+                         "parameters": sum(p.numel() for p in layer.parameters()),
+                         "multiply_adds": output.numel() * weights})
+        return hook
+
+    for name, layer in net.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(note(name))
+    net(torch.empty(1, *shape, device="meta"))
+    return pd.DataFrame(rows)
+
+
+class BlockTracer(fx.Tracer):
+    """Takes layers and option A's shortcut as one step each."""
+
+    def is_leaf_module(self, module, name):
+        return isinstance(module, PadShortcut) or super().is_leaf_module(module, name)
+
+
+def step_name(node, layers):
+    """What a step of a block does, in the words of He et al. 2015 Fig. 3: "/2" is stride 2."""
+    layer = layers.get(node.target) if node.op == "call_module" else node.target
+    match layer:
+        case nn.Conv2d():
+            stride = f", /{layer.stride[0]}" if layer.stride[0] > 1 else ""
+            return f"{layer.kernel_size[0]}x{layer.kernel_size[0]} conv, {layer.out_channels}{stride}"
+        case nn.BatchNorm2d():
+            return "batch norm"
+        case PadShortcut():
+            return "pad with zeros" + (f", /{layer.strides}" if layer.strides > 1 else "")
+    return {F.relu: "ReLU", torch.relu: "ReLU"}.get(layer, type(layer).__name__ if node.op == "call_module" else "+")
+
+
+def block_graph(block, *shape):
+    """A block's computation on one input (C, H, W), traced, for `plots.block_diagram`: the steps `before` the fork, in
+    the residual `branch`, in the `shortcut` (None where there is none) and `after` the sum, each (name, shape)."""
+    block = on_meta(block)
+    graph, layers = BlockTracer().trace(block), dict(block.named_modules())
+    ShapeProp(fx.GraphModule(block, graph)).propagate(torch.empty(1, *shape, device="meta"))
+    *nodes, _ = [n for n in graph.nodes if not isinstance(layers.get(n.target), nn.Identity)]
+
+    def chain(node):
+        """The nodes that lead to `node`, first to last, along first arguments."""
+        return [*chain(node.args[0]), node] if node.args else [node]
+
+    def steps(chosen):
+        return [(step_name(n, layers) if n.args else "X", tuple(n.meta["tensor_meta"].shape[1:]))
+                for n in chosen if n in nodes]
+
+    add = next((n for n in nodes if n.target in (operator.add, operator.iadd)), None)
+    if add is None:
+        return {"before": steps(nodes), "branch": [], "shortcut": None, "after": []}
+    left, right = map(chain, add.args)
+    fork = max(i for i in range(min(len(left), len(right))) if left[i] is right[i]) + 1
+    return {"before": steps(left[:fork]), "branch": steps(left[fork:]), "shortcut": steps(right[fork:]),
+            "after": steps(nodes[nodes.index(add):])}
