@@ -1,12 +1,14 @@
 """What the tests share: the repository's root, the built site, the browser, and a cap on threads and time."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
+sys.path.insert(0, str(ROOT / "_ext"))                      # the book's own tools are tested too
 
 
 @pytest.fixture(scope="session")

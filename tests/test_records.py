@@ -19,7 +19,7 @@ import d2l_utils as d2l
 from d2l_utils import records
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"degradation", "degradation_rate", "identity"}               # experiments whose recorded run has not been committed yet
+PENDING = {"degradation", "degradation_rate", "identity"}        # experiments whose record has not been committed yet
 CONFIGS = [{"depth": depth, "shortcut": shortcut, "seed": seed}
            for depth in (8, 20) for shortcut in (None, "A") for seed in (0, 1, 2)]
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))

@@ -1,0 +1,174 @@
+"""The rules of test_chapters.py themselves: a small chapter keeps them all, and each way to break one is seen; and
+`make notebooks`."""
+
+import inspect
+
+import nbformat
+import pytest
+import tools
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_chapters import RULES, Chapter, assert_claims_hold, problems, tags
+
+import d2l_utils as d2l
+
+
+def markdown(text):
+    return new_markdown_cell(text)
+
+
+def code(text, *tags):
+    return new_code_cell(text, metadata={"tags": list(tags)} if tags else {})
+
+
+def sample():
+    """A chapter that keeps every rule."""
+    summary = "\n".join(f"- line {i}" for i in range(5))
+    shapes = code("print(1 + 1)", "nbval-check-output")
+    shapes.outputs, shapes.execution_count = [new_output("stream", name="stdout", text="2\n")], 1
+    book = new_notebook(cells=[
+        markdown("# A title\n\nWhy?"), markdown("## What you will see\n\n- a\n- b\n- c\n\nAbout 5 minutes."),
+        code(f"try:\n    import d2l_utils as d2l\nexcept ImportError:\n    %pip install -q git+{tools.address()}\n"
+             "    import d2l_utils as d2l\nSEED = 0", "setup"),
+        markdown("## A section\n\n" + "word " * 1600), code(inspect.getsource(d2l.Residual), "taught"), shapes,
+        code("d2l.fit(net, data, 1, seed=SEED)", "live"),
+        markdown("[The runs](../d2l_utils/recorded/sample.csv)"),
+        code('runs = d2l.recorded("sample")\nd2l.claim("Errors fall.", (runs.error < 1).all())', "recorded-claims"),
+        markdown(f"## Summary\n\n{summary}"), markdown("## Exercises\n\n### Exercise 1: more\n\nDo it."),
+        code('answer = None\nprint("not answered yet" if answer is None else answer == 2)', "exercise-check"),
+        code("answer = 2", "solution"), markdown("## Further reading\n\n- a paper")])
+    return nbformat.reads(tools.normal(nbformat.writes(book)), as_version=4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the sample stands: beside it, the record it links to."""
+    (tmp_path / "d2l_utils" / "recorded").mkdir(parents=True)
+    (tmp_path / "d2l_utils" / "recorded" / "sample.csv").write_text("seed,error\n0,0.1\n1,0.2\n")
+    (tmp_path / "chapters").mkdir()
+    return tmp_path / "chapters"
+
+
+def cell_of(book, tag):
+    return next(cell for cell in book.cells if tag in tags(cell))
+
+
+def replace(old, new):
+    """A way to break a chapter: `new` in place of `old` wherever it stands."""
+    def breaks(book):
+        assert any(old in cell.source for cell in book.cells)
+        for cell in book.cells:
+            cell.source = cell.source.replace(old, new)
+    return breaks
+
+
+def drop(tag):
+    return lambda book: book.cells.remove(cell_of(book, tag))
+
+
+def add(text, *tags):
+    return lambda book: book.cells.insert(5, code(text, *tags))
+
+
+def untag(tag):
+    return lambda book: cell_of(book, tag).metadata.tags.remove(tag)
+
+
+def set_(tag, **values):
+    return lambda book: cell_of(book, tag).update(values)
+
+
+def show_solution(book):
+    del cell_of(book, "solution").metadata["cellView"]
+
+
+BREAKING = [
+    (replace("# A title", "A title"), "only H1"), (replace("## A section", "# A section"), "only H1"),
+    (replace("Why?", "Why."), "question"), (replace("- c\n", ""), "three bullets"),
+    (replace("5 minutes", "a while"), "how many minutes"), (replace("## Summary", "## The end"), "sections must be"),
+    (replace("- line 4", ""), "Summary must have five lines"), (untag("setup"), "tagged setup"),
+    (replace("git+https", "git+http"), "must install git+"), (replace("SEED = 0", ""), "set SEED"),
+    (add("1", "solutoin"), "unknown tags ['solutoin']"),
+    (set_("live", outputs=[new_output("stream", text="1")]), "a stored output"),
+    (set_("live", execution_count=3), "a stored output"),
+    (set_("nbval-check-output", execution_count=None), "no stored text"),
+    (set_("nbval-check-output", outputs=[]), "no stored text"),
+    (set_("nbval-check-output", outputs=[new_output("display_data", data={"image/png": "a"})]), "no stored text"),
+    (replace("Do it.", "```{note}\nDo it.\n```"), "MyST syntax"), (replace("Do it.", ":::{note}\n:::"), "MyST syntax"),
+    (replace("Do it.", "See {ref}`this`."), "MyST syntax"), (replace("Do it.", "(here)=\n"), "MyST syntax"),
+    (replace("Do it.", "![a](a.png)"), "an image file"), (replace("Do it.", '<img src="a.png">'), "an image file"),
+    (add("a = 1\n" * 26), "more than 25"), (lambda book: book.cells.extend([code("a = 1\n" * 9)] * 9), "median"),
+    (replace("word ", ""), "words of prose"), (replace("word", "word word"), "words of prose"),
+    (drop("exercise-check"), "exercise-check"), (drop("solution"), "got ['exercise-check']"),
+    (replace("not answered yet", "?"), "not answered yet"), (untag("hide-cell"), "not collapsed"),
+    (show_solution, "not collapsed"), (replace("### Exercise 1", "### Task 1"), "None: a cell tagged"),
+    (replace("relu(", "elu("), "Residual is not as in d2l_utils"),
+    (add("class Residual:\n    pass", "taught"), "Residual is not as in d2l_utils"),
+    (add("a = 1", "taught"), "defines no class"), (untag("recorded-claims"), "one cell must be tagged recorded-claims"),
+    (replace("runs = ", "import torch\nruns = "), "not ['torch']"), (replace("d2l.claim(", "print("), "no claim"),
+    (replace("seed=SEED", "seed=0"), "must take SEED"), (add("torch.manual_seed(1)", "live"), "must take SEED"),
+    (replace("- a paper", "[a](../nowhere.md)"), "a link to nothing"),
+    (replace("sample.csv", "other.csv"), "no link to d2l_utils/recorded/sample.csv"),
+    (add("from tqdm.auto import tqdm"), "progress"), (add("plt.show()"), "d2l.show")]
+
+
+def test_sample_keeps_every_rule(folder):
+    book = sample()
+    nbformat.validate(book)
+    assert problems(book, folder) == []
+
+
+@pytest.mark.parametrize(("breaks", "message"), BREAKING, ids=[f"{i}: {text}" for i, (_, text) in enumerate(BREAKING)])
+def test_broken_rule_is_seen(folder, breaks, message):
+    book = sample()
+    breaks(book)
+    assert message in " | ".join(problems(book, folder))
+
+
+def test_every_rule_has_a_chapter_that_breaks_it(folder):
+    seen = set()
+    for breaks, _ in BREAKING:
+        book = sample()
+        breaks(book)
+        seen |= {rule for rule in RULES if any(rule(Chapter(book, folder)))}
+    assert seen == set(RULES)
+
+
+def test_claim_that_needs_one_seed_or_a_name_from_elsewhere_fails(folder, monkeypatch):
+    read = d2l.recorded
+    monkeypatch.setattr(d2l, "recorded", lambda name: read(name, folder.parent / "d2l_utils" / "recorded"))
+    book = sample()
+    with monkeypatch.context() as patch:
+        assert_claims_hold(Chapter(book, folder), patch)
+    for old, new, error in [("< 1).all()", "> 0.15).any()", "does not hold without seed 1: Errors fall."),
+                            ("< 1).all()", "> 1).all()", "^Errors fall."), ("runs.error", "other.error", "other")]:
+        broken = sample()
+        replace(old, new)(broken)
+        with monkeypatch.context() as patch, pytest.raises((AssertionError, NameError), match=error):
+            assert_claims_hold(Chapter(broken, folder), patch)
+
+
+# make notebooks
+
+def test_normal_form_is_reached_once_and_kept(tmp_path, capsys):
+    book = sample()
+    shapes = cell_of(book, "nbval-check-output")
+    cell_of(book, "live").update(outputs=[new_output("stream", text="1")], execution_count=3)
+    cell_of(book, "live").metadata["execution"] = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+    cell_of(book, "solution").metadata = nbformat.from_dict({"tags": ["solution"]})
+    book.cells.append(code("\n"))
+    book.metadata = nbformat.from_dict({"kernelspec": {"name": "mine", "display_name": "Mine"}, "colab": {"a": 1}})
+    (tmp_path / "chapters").mkdir()
+    path = tmp_path / "chapters" / "a.ipynb"
+    nbformat.write(book, path)
+    tools.notebooks(tmp_path)
+    assert capsys.readouterr().out == f"{path.relative_to(tmp_path)}\n"
+    assert path.read_text() == tools.normal(path.read_text())
+    tools.notebooks(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert [cell.source for cell in nbformat.read(path, 4).cells] == [cell.source for cell in sample().cells]
+    new = nbformat.read(path, as_version=4)
+    assert problems(new, ROOT / "chapters") == problems(sample(), ROOT / "chapters")
+    assert cell_of(new, "nbval-check-output").outputs == shapes.outputs
+    assert set(cell_of(new, "live").metadata) == {"tags"}
+    assert set(new.metadata) == {"kernelspec", "language_info"}
