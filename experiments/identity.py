@@ -1,5 +1,5 @@
 """Chapter 02: stacks of 3x3 convolutions without norm learn the targets (1 - t) x + t g(x), g a shift by 3 pixels, from
-three starts, at three or four rates. The nets of seed 0, each at its best rate, leave pictures: identity_pictures.npz."""
+three starts, at three or four rates. The nets of seed 0, each at its best rate, leave pictures (.npz)."""
 
 from pathlib import Path
 
