@@ -1,0 +1,180 @@
+"""The built book: links, anchors and assets are there, nothing comes from elsewhere, pictures have words.
+
+Reads the pages that `make book` built; what a browser makes of them is test_browser.py's subject.
+"""
+
+import gzip
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import ROOT
+
+LOADED = {"script": ["src"], "img": ["src", "srcset"], "iframe": ["src"], "source": ["src", "srcset"],
+          "video": ["src", "poster"], "audio": ["src"], "embed": ["src"], "object": ["data"], "image": ["href"],
+          "use": ["href"], "input": ["src"]}
+LOADING = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+class Page(HTMLParser):
+    """A page's ids, the links it offers, the assets it loads, and what is wrong with it at once."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.assets, self.wrong, self.open = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = {name: value or "" for name, value in attributes}
+        classes = attributes.get("class", "").split()
+        if tag not in VOID:
+            self.open.append((tag, classes))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "a" and "href" in attributes:
+            self.links.append(attributes["href"])
+        if tag == "link" and LOADING & set(attributes.get("rel", "").split()):
+            self.assets.append(attributes.get("href", ""))
+        self.assets += [attributes[name].split()[0] for name in LOADED.get(tag, []) if attributes.get(name)]
+        self.assets += imported(attributes.get("style", ""))
+        if tag == "img" and (not attributes.get("alt", "").strip() or "_images/" in attributes["alt"]):
+            self.wrong.append(f"a picture without alt text: {attributes.get('src', '')[:60]}")
+        if tag == "svg" and attributes.get("role") == "img" and not attributes.get("aria-label", "").strip():
+            self.wrong.append("an svg picture without aria-label")
+        if "traceback" in classes and not any("tag_raises-exception" in names for _, names in self.open):
+            self.wrong.append("a traceback outside a cell tagged raises-exception")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        while tag in [name for name, _ in self.open] and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, text):
+        if self.open and self.open[-1][0] == "style":
+            self.assets += imported(text)
+
+
+def imported(css):
+    """What a style sheet loads."""
+    return re.findall(r"""(?:url\(\s*["']?|@import\s+["'])([^"')\s]+)""", css)
+
+
+def problems(site):
+    """What is wrong with the pages in the folder `site`, a sentence each."""
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    found = []
+    for path, page in pages.items():
+        if "_static" in path.parts:                           # templates of the theme, never shown as pages
+            continue
+        wrong = page.wrong + [f"the id {name!r} twice" for name in set(page.ids) if page.ids.count(name) > 1]
+        for target in page.assets:
+            wrong += check_asset(target, path, site)
+        for target in page.links:
+            wrong += check_link(target, path, site, pages)
+        found += [f"{path.relative_to(site)}: {text}" for text in wrong]
+    for path in site.rglob("*.css"):
+        for target in imported(path.read_text(encoding="utf-8")):
+            found += [f"{path.relative_to(site)}: {text}" for text in check_asset(target, path, site)]
+    return found
+
+
+def file_of(target, path, site):
+    """The file that a relative address on the page `path` means."""
+    place = unquote(urlsplit(target).path)
+    file = (site / place.lstrip("/") if place.startswith("/") else path.parent / place) if place else path
+    return (file / "index.html" if file.is_dir() else file).resolve()
+
+
+def check_asset(target, path, site):
+    if target.startswith(("data:", "#")):
+        return
+    if re.match(r"([\w+.-]+:)?//", target):
+        yield f"loads {target} from elsewhere"
+    elif not file_of(target, path, site).is_file():
+        yield f"loads {target}, which is not there"
+
+
+def check_link(target, path, site, pages):
+    if re.match(r"([\w+.-]+:)?//|mailto:", target):
+        return
+    file, anchor = file_of(target, path, site), unquote(urlsplit(target).fragment).split("?")[0]
+    if not file.is_file():
+        yield f"links to {target}, which is not there"
+    elif anchor and file in pages and anchor not in pages[file].ids:
+        yield f"links to {target}, which has no such anchor"
+
+
+# The book
+
+def test_site_is_sound(site):
+    assert problems(site.resolve()) == []
+
+
+def test_every_chapter_has_a_page_with_its_data_to_download(site):
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        page = (site / "chapters" / f"{path.stem}.html").read_text(encoding="utf-8")
+        for name in set(re.findall(r"d2l_utils/recorded/(\w+)\.csv", path.read_text(encoding="utf-8"))):
+            assert re.search(rf'href="[^"]*\b{name}\.csv"', page), f"{path.stem}: no link to {name}.csv"
+
+
+def test_pages_and_scripts_are_small(site):
+    sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in site.rglob("*.html")
+             if "_static" not in path.parts}
+    print(sizes)
+    assert max(sizes.values()) <= 250_000
+    assert (site / "_static" / "explorer.js").stat().st_size <= 20_000
+
+
+# The check itself: a sound page, and each way to break it
+
+SOUND = """<html><head><link rel="stylesheet" href="_static/a.css"><script src="_static/a.js"></script>
+<link rel="canonical" href="https://example.org/"></head><body><h1 id="top">A</h1>
+<a href="#top">up</a> <a href="sub/b.html#there?depth=8">b</a> <a href="https://example.org">out</a>
+<div class="cell tag_raises-exception"><div class="output traceback">ValueError</div></div><br>
+<img src="_static/a.png" alt="A line that falls"><svg role="img" aria-label="A dot"><use href="#top"/></svg>
+</body></html>"""
+
+
+@pytest.fixture
+def small_site(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "sub").mkdir()
+    files = {"index.html": SOUND, "sub/b.html": '<p id="there"><a href="../index.html">a</a></p>',
+             "_static/a.css": "p { background: url('a.png') }", "_static/a.js": "", "_static/a.png": ""}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_sound_site_has_no_problems(small_site):
+    assert problems(small_site) == []
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('href="_static/a.css"', 'href="_static/b.css"', "loads _static/b.css, which is not there"),
+    ('src="_static/a.js"', 'src="https://example.org/a.js"', "loads https://example.org/a.js from elsewhere"),
+    ('src="_static/a.js"', 'src="//example.org/a.js"', "from elsewhere"),
+    ("</head>", "<style>@import url(https://example.org/a.css);</style></head>", "from elsewhere"),
+    ("<br>", '<p style="background: url(http://example.org/a.png)">', "from elsewhere"),
+    ('<img src="_static/a.png"', '<img src="http://example.org/a.png"', "from elsewhere"),
+    ("sub/b.html#there", "sub/c.html", "links to sub/c.html?depth=8, which is not there"),
+    ("#there", "#nowhere", "which has no such anchor"), ('href="#top"', 'href="#bottom"', "which has no such anchor"),
+    ("<br>", '<p id="top"></p>', "the id 'top' twice"), ("tag_raises-exception", "", "a traceback outside"),
+    ("<br>", '<div class="output traceback">NameError</div>', "a traceback outside"),
+    (' alt="A line that falls"', "", "without alt text"), ("A line that falls", "_images/a.png", "without alt text"),
+    (' aria-label="A dot"', "", "without aria-label")])
+def test_broken_page_is_seen(small_site, old, new, message):
+    assert old in SOUND
+    (small_site / "index.html").write_text(SOUND.replace(old, new))
+    assert message in " | ".join(problems(small_site))
+
+
+def test_broken_style_sheet_is_seen(small_site):
+    (small_site / "_static" / "a.css").write_text("@font-face { src: url(https://example.org/a.woff2) }")
+    assert problems(small_site) == ["_static/a.css: loads https://example.org/a.woff2 from elsewhere"]
