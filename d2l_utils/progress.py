@@ -66,9 +66,9 @@ class Watch:
                  else f"Call fit again with the same arguments to go on after epoch {len(self.rows)}."))
 
     def close(self):
-        """End the bar; in the built book, where there is none, print one final line."""
+        """End the bar and print one final line, which is all that the built book shows."""
         self.bar.close()
-        if self.rows and self.show and self.bar.disable:
+        if self.rows and self.show:
             row, seconds = self.rows[-1], sum(row["seconds"] for row in self.rows)
             print(f"{len(self.rows)} epochs, {seconds:.0f} s: training loss {row['train_loss']:.3f}, "
                   f"error {row['train_error']:.1%}")
