@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.ready
+COLAB := .venv/colab/.ready
 BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
 PYTEST := $(BIN)/python -m pytest
 
@@ -21,6 +22,10 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -e .
 	@touch $(READY)
 
+$(COLAB): $(READY) tests/colab.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/colab -r tests/colab.txt
+	@touch $(COLAB)
+
 book: $(READY)  ## execute the notebooks and build the book into _build/html
 	rm -rf _build/html _build/.doctrees
 	$(BUILD)
@@ -31,7 +36,7 @@ serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: 
 	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-test: lint  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
+test: lint $(COLAB)  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
 	rm -rf _build
 	$(MAKE) book
 	$(PYTEST) tests chapters --nbval --nbval-cell-timeout 120 --durations 10
