@@ -1,14 +1,24 @@
-"""What the tests share: the repository's root, the built site, the browser, and a cap on threads and time."""
+"""What the tests share: the repository's root, the built site, the browser; property tests draw the same each time."""
 
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 sys.path.insert(0, str(ROOT / "_ext"))                      # the book's own tools are tested too
+settings.register_profile("book", deadline=None, derandomize=True, database=None)
+settings.load_profile("book")
+
+
+@pytest.fixture(autouse=True)
+def no_book(monkeypatch):
+    """Tests start outside a book build and with the bundled data, whatever the shell says."""
+    for name in ("D2L_BOOK", "D2L_DATA", "D2L_COLAB"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST as Published
 
@@ -124,7 +124,6 @@ def tiny(tmp_path, monkeypatch):
         monkeypatch.setattr(Published, "resources", resources)
         monkeypatch.setattr(Published, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.delenv("D2L_DATA", raising=False)
         yield folder, handler
         server.shutdown()
 
@@ -224,7 +223,6 @@ def test_orders_of_other_seeds_and_epochs_differ():
     assert len(set(orders)) == 25
 
 
-@settings(deadline=None)
 @given(size=st.sampled_from([(28, 28), (14, 14), (8, 5)]), channels=st.sampled_from([1, 3]),
        n=st.integers(1, 5), seed=st.integers(0, 1000), pad=st.sampled_from([None, 1, 3]))
 def test_every_augmented_image_is_a_crop_of_the_padded_one_or_its_mirror(size, channels, n, seed, pad):

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import tools
+import yaml
 from conftest import ROOT
 from nbclient import NotebookClient
 
@@ -122,6 +123,24 @@ def test_syntax_newer_than_the_oldest_supported_python_is_refused(tmp_path):
     result = subprocess.run([sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml", newer],
                             capture_output=True, text=True)
     assert "Cannot use `type` alias statement on Python 3.10" in result.stdout
+
+
+def test_workflows_name_major_versions_and_run_what_a_reader_runs():
+    workflows = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    assert set(workflows) == {"tests.yml", "gpu.yml", "pages.yml", "weekly.yml"}
+    for text in workflows.values():
+        assert yaml.safe_load(text)["jobs"]
+        assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in re.findall(r"uses: (\S+)", text))
+        assert re.search(r"run: (\.ci/run|make (test|book))$", text, re.M)
+
+
+def test_readme_links_to_what_is_there_and_the_citation_is_complete():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme) + re.findall(r"^\| `([^`]+)` \|", readme, re.M)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
 
 
 # A reader's environment

@@ -292,7 +292,7 @@ def test_committed_record_has_seeds_and_provenance_that_adds_up(name):
 
 
 def test_every_script_has_a_record_and_every_record_a_script():
-    assert set(NAMES) == set(SCRIPTS) - PENDING
+    assert set(NAMES) == set(SCRIPTS) - PENDING, "a script without a record belongs in PENDING, one with it does not"
     assert set(SCRIPTS) >= PENDING
 
 
