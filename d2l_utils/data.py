@@ -57,9 +57,12 @@ def devices():
 
 
 def choose_device(device=None):
-    """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; ValueError where this machine has none such."""
+    """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; under torchrun "cuda" is the process's own GPU.
+    ValueError where this machine has none such."""
     name = "D2L_DEVICE" if device is None else "device"
     device = str((os.environ.get("D2L_DEVICE") or devices()[-1]) if device is None else device)
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device not in devices():
         raise ValueError(f"{name} must be one of {', '.join(devices())} on this machine, got {device!r}")
     return torch.device(device)

@@ -13,6 +13,7 @@ from test_training import FailsAt, run, small_net, subset
 from torch import nn
 
 import d2l_utils as d2l
+from d2l_utils.data import choose_device
 from d2l_utils.distributed import TIMEOUT, connect, part, position
 from d2l_utils.training import sgd, train_step
 
@@ -189,6 +190,18 @@ def test_torchrun_ends_all_when_one_is_killed(tmp_path):
     process = torchrun("die", tmp_path)
     assert process.returncode != 0
     assert "SIGKILL" in process.stderr
+
+
+def test_under_torchrun_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(choose_device()) == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert str(choose_device()) == str(choose_device("cuda")) == "cuda:1"
+    assert str(choose_device("cuda:0")) == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="got 'cuda:2'"):
+        choose_device()
 
 
 def test_a_process_alone_has_the_whole_batch():
