@@ -198,11 +198,12 @@ def execute(book, folder, monkeypatch):
     """Run a notebook's cells in the reader's environment, in a folder of its own; the notebook with its outputs."""
     monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
     (folder / "alone").mkdir(exist_ok=True)
-    NotebookClient(book, timeout=300, kernel_name="reader", record_timing=False,
+    NotebookClient(book, timeout=120, kernel_name="reader", record_timing=False,
                    resources={"metadata": {"path": str(folder / "alone")}}).execute()
     return book
 
 
+@pytest.mark.timeout(600)
 def test_chapter_installs_itself_and_its_explorers_work_as_in_colab(reader, monkeypatch):
     book = nbformat.read(CHAPTER, as_version=4)
     book.cells.append(nbformat.v4.new_code_cell(WIDGETS))
