@@ -3,6 +3,7 @@
 from .claims import claim
 from .data import FashionMNIST, fashion_mnist
 from .explore import explore, show
+from .lab import train_lab
 from .records import recorded, run_grid
 from .resnet import (
     Bottleneck,
@@ -22,4 +23,4 @@ from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
            "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101", "resnet152",
-           "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet"]
+           "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet", "train_lab"]

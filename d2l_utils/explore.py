@@ -155,9 +155,11 @@ def control_html(name, axis, options):
                 f'<span class="explorer-label" id="{here}">{label}</span>'
                 f'<span class="explorer-buttons">{buttons}</span></div>')
     listed = html.escape(json.dumps([str(option) for option in options]))
+    longest = max(len(str(option)) for option in options) + 1
     return (f'<div class="explorer-axis" data-axis="{axis}"><label class="explorer-label" for="{here}">{label}</label>'
             f'<input type="range" id="{here}" min="0" max="{len(options) - 1}" step="1" value="0" autocomplete="off" '
-            f'aria-valuetext="{texts[0]}" data-options="{listed}"><output for="{here}">{texts[0]}</output></div>')
+            f'aria-valuetext="{texts[0]}" data-options="{listed}">'
+            f'<output for="{here}" style="min-width:{longest}ch">{texts[0]}</output></div>')
 
 
 def page(frames):
