@@ -108,22 +108,22 @@ def recorded_lab(notebook, table):
     """The lab of the built book: recorded runs through explore(), and the way to a kernel."""
     table = table[table.precision == table.precision.mode()[0]]          # the float32 runs are a control
 
-    def lab(depth, shortcut):
+    kinds = {plots.NAMES[kind]: kind for kind in sorted(table.shortcut.unique(), reverse=True)}
+
+    def lab(depth, net):
         fig, ax = plots.figure()
-        words = {}
-        for kind in sorted(table.shortcut.unique(), reverse=True):
+        for name, kind in kinds.items():
             runs = table[(table.depth == depth) & (table.shortcut == kind)]
             runs = runs.pivot(index="seed", columns="epoch", values="train_error")
-            plots.band(runs, ax, plots.COLOURS[kind], plots.NAMES[kind], alpha=1 if kind == shortcut else 0.25)
-            words[kind] = f"{runs.iloc[:, -1].mean():.1%} training error after {runs.columns[-1]} epochs"
-            count = len(runs)
-        ax.set(xlabel="epoch", ylabel="training error", ylim=(0, table.train_error.max()))
-        ax.set_xticks(sorted(table.epoch.unique()))
+            plots.band(runs, ax, plots.COLOURS[kind], name, alpha=1 if name == net else 0.3)
+            if name == net:
+                caption = (f"{net.capitalize()} {depth}: training error {runs.iloc[:, -1].mean():.1%} after "
+                           f"{runs.columns[-1]} epochs, the mean of {len(runs)} seeds (the band is their range).")
+        ax.set(xlabel="epoch", ylabel="training error", ylim=(0, table.train_error.max()), xticks=runs.columns)
         ax.legend()
-        return fig, (f"{plots.NAMES[shortcut].capitalize()} {depth}: {words[shortcut]}, "
-                     f"the mean of {count} seeds; the band is their range.")
+        return fig, caption
 
-    explore(lab, depth=sorted(table.depth.unique()), shortcut=sorted(table.shortcut.unique(), reverse=True))
+    explore(lab, depth=sorted(table.depth.unique()), net=list(kinds))
     link = html.escape(os.environ.get("D2L_COLAB", "") + notebook)
     display(HTML(f'<p class="lab-link">These runs were recorded. To train your own, with any depth, rate and seed, '
                  f'<a href="{link}">open this chapter in Colab</a> and press Run.</p>'))
