@@ -20,7 +20,7 @@ RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
 });"""
 
 
-def cache_key(config):
+def cache_key():
     """A hash of all that cells depend on besides their own code: d2l_utils with its recorded results, this folder,
     the versions of torch and matplotlib, the book's address."""
     package = Path(importlib.util.find_spec("d2l_utils").origin).parent
@@ -39,11 +39,11 @@ def configure(app, config):
     repository = theme.get("repository_url", "").removeprefix("https://github.com/")
     branch = theme.get("repository_branch", "main")
     os.environ["D2L_COLAB"] = f"https://colab.research.google.com/github/{repository}/blob/{branch}/"
-    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key(config))
+    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key())
 
 
-def page_scripts(app, pagename, templatename, context, doctree):
-    """KaTeX on pages with maths; never sphinx-thebe, whose scripts do nothing here but raise an error."""
+def add_katex(app, pagename, templatename, context, doctree):
+    """KaTeX, from the book itself, on pages with maths."""
     if app.env.get_domain("math").has_equations(pagename):
         app.add_css_file("../katex/katex.min.css")
         app.add_js_file("../katex/katex.min.js", defer="defer")
@@ -51,9 +51,10 @@ def page_scripts(app, pagename, templatename, context, doctree):
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
-    """sphinx-thebe puts its scripts on every page, where they do nothing but raise an error: leave them out."""
-    context["script_files"] = [script for script in context["script_files"]
-                               if "thebe" not in f"{script.filename} {script.attributes.get('body')}".lower()]
+    """sphinx-thebe puts its files on every page, where they do nothing but raise an error: leave them out."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context[kind]
+                         if "thebe" not in f"{file.filename} {file.attributes.get('body')}".lower()]
 
 
 def check_explorers(app, pagename, templatename, context, doctree):
@@ -77,7 +78,7 @@ def setup(app):
     os.environ["D2L_BOOK"] = "1"
     app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
     app.connect("config-inited", configure, priority=100)
-    app.connect("html-page-context", page_scripts, priority=400)
+    app.connect("html-page-context", add_katex, priority=400)
     app.connect("html-page-context", check_explorers)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", check_index)

@@ -1,0 +1,79 @@
+"""What must make the book build fail does: each test builds a book of one page, with this book's own settings."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+START = """---
+jupytext: {text_representation: {extension: .md, format_name: myst}}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# A page
+
+Maths: $y = F(x) + x$.
+
+```{code-cell} ipython3
+import d2l_utils as d2l
+
+def pictures(n):
+    return f"<table><tr><td>{6 // (3 - n)}</td></tr></table>", f"Picture {n}."
+```
+"""
+FINE = "d2l.claim('One is one.', 1 == 1)\nd2l.explore(pictures, n=[0, 1, 2])"
+
+
+def build(folder, *cells):
+    """Build a book of one page with these cells after the first; return the exit status and all that was said."""
+    for name in ("_ext", "_static", "_vendor"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "_config.yml", folder)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (folder / "index.md").write_text(START + "".join(f"\n```{{code-cell}} ipython3\n{cell}\n```\n" for cell in cells))
+    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True,
+                          timeout=250)
+    return done.returncode, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
+
+
+def test_a_book_without_fault_is_built_with_its_explorer_and_local_maths(tmp_path):
+    status, said = build(tmp_path, FINE)
+    assert status == 0, said
+    page = (tmp_path / "_build" / "html" / "index.html").read_text()
+    assert '<figure class="explorer" id="pictures">' in page
+    assert "katex/katex.min.js" in page
+    assert "thebe" not in page.lower()
+
+
+@pytest.mark.parametrize(("cells", "reason"), [
+    (["undefined_name"], "NameError"),
+    (["d2l.claim('One is two.', 1 == 2)"], "AssertionError: One is two."),
+    (["d2l.explore(pictures, n=[0, 1, 2, 3])"], "pictures(n=3) failed: ZeroDivisionError"),
+    ([FINE, "d2l.explore(pictures, n=[1, 2])"], "2 things are named 'pictures'")],
+    ids=["a broken cell", "a false claim", "a failing render", "two explorers of one name"])
+def test_a_faulty_book_is_not_built(tmp_path, cells, reason):
+    status, said = build(tmp_path, *cells)
+    assert status != 0, said
+    assert reason in said
+
+
+def test_the_outputs_are_made_anew_when_the_helpers_change(tmp_path, monkeypatch):
+    import book
+    package = tmp_path / "d2l_utils"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setenv("D2L_COLAB", "")
+    monkeypatch.setattr(book.importlib.util, "find_spec", lambda name: type("Spec", (), {
+        "origin": str(package / "__init__.py")}))
+    keys = [book.cache_key()]
+    (package / "recorded.csv").write_text("depth\n20\n")
+    keys.append(book.cache_key())
+    (package / "recorded.csv").write_text("depth\n56\n")
+    keys.append(book.cache_key())
+    assert len(set(keys)) == 3
+    assert book.cache_key() == keys[2]
