@@ -39,7 +39,7 @@ def picture(image, ax):
     return ax
 
 
-def layer_box(label, x, y, ax, width=2.8, colour=NEUTRAL):
+def layer_box(label, x, y, ax, width=3.0, colour=NEUTRAL):
     """A layer's name in a box, thick where most weights are; the input has none, the sum is a circle. Returns ax."""
     if label == "+":
         ax.plot([x], [y], marker="o", markersize=16, markerfacecolor=colour + "1a", markeredgecolor="black")
@@ -54,7 +54,7 @@ def block_diagram(graph, ax, title=""):
     """A block from top to bottom and its shortcut on the right in blue, with the shape of what flows wherever it
     changes; `graph` is that of `probes.block_graph`. Returns ax."""
     before, branch, shortcut, after = (graph[part] for part in ("before", "branch", "shortcut", "after"))
-    chain, side = [*before, *branch, *after], 3.1
+    chain, side = [*before, *branch, *after], 3.2
     for i, (label, shape) in enumerate(chain):
         layer_box(label, 0, -i, ax)
         ax.plot([0, 0], [-i - 0.31, -i - (0.69 if i + 1 < len(chain) else 0.8)], color="black", linewidth=1)
@@ -71,6 +71,6 @@ def block_diagram(graph, ax, title=""):
             layer_box(label, side, first - j, ax, colour=RESIDUAL)
         if not shortcut:
             ax.text(side + 0.15, first, "identity", va="center", color=RESIDUAL)
-    ax.set(xlim=(-1.5, 4.7), ylim=(-len(chain), 0.5), title=title)
+    ax.set(xlim=(-1.6, 4.8), ylim=(-len(chain), 0.5), title=title)
     ax.axis("off")
     return ax
