@@ -18,6 +18,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 UNWANTED = r"^.*?<svg[^>]*>|<!--.*?-->|<style.*?</style>|<metadata.*?</metadata>"
+UNSEEN = r'<defs></defs>|<path [^>]*style="fill: none"/>| transform="rotate\(-0 [^"]*"'
 NO_METADATA = dict.fromkeys(["Date", "Creator", "Format", "Type"])
 
 
@@ -35,7 +36,7 @@ def to_svg(fig, alt, prefix=None):
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "d2l", "savefig.bbox": None}):
         fig.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
     body = re.sub(UNWANTED, "", file.getvalue(), flags=re.S)
-    body = re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", tidy, body)).replace("<defs></defs>", "").strip()
+    body = re.sub(UNSEEN, "", re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", tidy, body))).strip()
     prefix = prefix or f"figure-{zlib.crc32((alt + body).encode()):08x}"
     used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', body))
     names = {name: f"{prefix}-{i}" for i, name in enumerate(used)}
