@@ -57,6 +57,11 @@ def drop_thebe(app, pagename, templatename, context, doctree):
                          if "thebe" not in f"{file.filename} {file.attributes.get('body')}".lower()]
 
 
+def mend_tables(app, pagename, templatename, context, doctree):
+    """pandas writes a header cell without words over the index: a plain cell says the same and confuses nobody."""
+    context["body"] = context.get("body", "").replace("<th></th>", "<td></td>")
+
+
 def check_explorers(app, pagename, templatename, context, doctree):
     """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
     body = context.get("body", "")
@@ -79,6 +84,7 @@ def setup(app):
     app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", add_katex, priority=400)
+    app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", check_index)

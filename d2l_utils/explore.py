@@ -18,7 +18,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 UNWANTED = r"^.*?<svg[^>]*>|<!--.*?-->|<style.*?</style>|<metadata.*?</metadata>"
-UNSEEN = r'<defs></defs>|<path [^>]*style="fill: none"/>| transform="rotate\(-0 [^"]*"'
+UNSEEN = r'<defs></defs>|<g/>|<path [^>]*style="fill: none"/>| transform="rotate\(-0 [^"]*"'
 NO_METADATA = dict.fromkeys(["Date", "Creator", "Format", "Type"])
 
 
@@ -28,6 +28,19 @@ def tidy(tag):
     tag = re.sub(r"('[^']+', )+sans-serif", "var(--figure-font, sans-serif)", tag)
     tag = re.sub(r"(font[^;]*?)([\d.]+px)", r"\1calc(\2 * var(--figure-text, 1))", tag)
     return tag.replace(": #000000", ": currentColor").replace(": #ffffff", ": var(--figure-paper, #fff)")
+
+
+def ungroup(body):
+    """SVG without the groups that have no attribute: half of matplotlib's elements, and a browser's time with them."""
+    kept = []
+
+    def tag(match):
+        if match[0] != "</g>":
+            kept.append(match[0] != "<g>")
+            return match[0] * kept[-1]
+        return match[0] * kept.pop()
+
+    return re.sub(r"<g>|<g [^>]*[^/]>|</g>", tag, body)
 
 
 def to_svg(fig, alt, prefix=None):
@@ -43,6 +56,7 @@ def to_svg(fig, alt, prefix=None):
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", body)
     body = re.sub(r'(href="|url\()#([^")]+)', lambda m: f"{m[1]}#{names[m[2]]}", body)
     width, height = fig.get_size_inches()
+    body = ungroup(body)
     return (f'<svg role="img" aria-label="{html.escape(alt)}" width="{96 * width:.0f}" height="{96 * height:.0f}" '
             f'viewBox="0 0 {72 * width:g} {72 * height:g}" fill="currentColor" stroke-linejoin="round" '
             f'style="max-width:100%;height:auto">{body}')
