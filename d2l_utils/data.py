@@ -18,6 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .hardware import choose_device
+
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, DEVIATION = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
 BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
@@ -46,26 +48,6 @@ class FashionMNIST:
     X_test: torch.Tensor
     y_test: torch.Tensor
     classes: tuple = CLASSES
-
-
-def devices():
-    """The names of this machine's devices, the preferred one last: the CPU, MPS, CUDA."""
-    names = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
-    if torch.cuda.is_available():
-        names += [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cuda"]
-    return names
-
-
-def choose_device(device=None):
-    """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; under torchrun "cuda" is the process's own GPU.
-    ValueError where this machine has none such."""
-    name = "D2L_DEVICE" if device is None else "device"
-    device = str((os.environ.get("D2L_DEVICE") or devices()[-1]) if device is None else device)
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    if device not in devices():
-        raise ValueError(f"{name} must be one of {', '.join(devices())} on this machine, got {device!r}")
-    return torch.device(device)
 
 
 def pool2x2(X):

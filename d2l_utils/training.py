@@ -1,4 +1,4 @@
-"""fit(), the one training loop, and evaluate(); the precision policy.
+"""fit(), the one training loop, and evaluate().
 
 Stochastic gradient descent with momentum as in He et al. 2015 section 4.2. The same call trains on a CPU, on a GPU
 and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch.
@@ -16,33 +16,12 @@ from .checkpoints import Settings, describe, load_checkpoint, save_checkpoint
 from .data import augment as crop_and_flip
 from .data import epoch_generator, epoch_order, normalise
 from .distributed import add_up, average_statistics, connect, gradients, part, position, start_equal, wait_for_all
+from .hardware import autocast, choose_precision, keep_memory, small_maps_side_by_side
 from .progress import Diverged, History, Watch, table
 
 __all__ = ["Diverged", "History", "evaluate", "fit"]
 MEASURED = 10_000       # training loss and error are measured on the first so many training images, un-augmented
 LOOK = 20               # steps between looks at the loss: a look waits for the device
-
-
-def fast_bfloat16(device):
-    """Whether `device` computes bfloat16 faster than float32: recent GPUs, and CPUs with AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    ask = [getattr(torch.cpu, f"_is_{unit}_supported", lambda: False) for unit in ("amx_tile", "avx512_bf16")]
-    return device.type == "cpu" and any(question() for question in ask)
-
-
-def choose_precision(device, precision=None):
-    """The precision of a forward pass: what is asked for, else bfloat16 where it is fast. ValueError for another."""
-    if precision not in (None, "float32", "bfloat16"):
-        raise ValueError(f"precision must be 'float32', 'bfloat16' or None (the hardware decides), got {precision!r}")
-    return precision or ("bfloat16" if fast_bfloat16(device) else "float32")
-
-
-def autocast(device, precision=None):
-    """The context in which a forward pass runs: bfloat16 where it is safe, weights and sums in float32; or nothing."""
-    if choose_precision(device, precision) == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def learning_rate(progress, lr, schedule="one-cycle", warmup=0.3):
@@ -102,13 +81,14 @@ def train_epoch(net, data, epoch, settings, optimizer, watch):
     start, steps = time.perf_counter(), math.ceil(settings.images(data) / settings.batch_size)
     torch.manual_seed(epoch_generator(settings.seed, epoch, purpose=2 + position()[0]).initial_seed())
     net.train()
-    for step, (X, y, share) in enumerate(batches(data, epoch, settings), start=epoch * steps):
-        lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        watch.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, share))
-        if (step + 1) % LOOK == 0 or (step + 1) % steps == 0:
-            watch.look(done=step + 1)
+    with small_maps_side_by_side(net, data.X_train.device, settings.precision):
+        for step, (X, y, share) in enumerate(batches(data, epoch, settings), start=epoch * steps):
+            lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            watch.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, share))
+            if (step + 1) % LOOK == 0 or (step + 1) % steps == 0:
+                watch.look(done=step + 1)
     average_statistics(net)
     return lr, time.perf_counter() - start
 
@@ -130,7 +110,7 @@ def totals(net, X, y, precision, batch_size=1000):
     """The sum of the losses and the number of wrong answers on X, y in eval mode: a tensor (2,) on the net's device."""
     device = next(net.parameters()).device
     total = torch.zeros(2, device=device)
-    with eval_mode(net):
+    with eval_mode(net), small_maps_side_by_side(net, device, precision):
         for i in range(0, len(X), batch_size):
             X_batch, y_batch = X[i:i + batch_size].to(device), y[i:i + batch_size].to(device)
             X_batch = normalise(X_batch).contiguous(memory_format=torch.channels_last)
@@ -204,6 +184,7 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
                         validation, test, choose_precision(device, precision))
     steps = math.ceil(settings.images(data) / settings.batch_size)
     connect(device)
+    keep_memory()
     net.to(device=device, memory_format=torch.channels_last)
     optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
     rows, save = begin(net, data, optimizer, settings, checkpoint)

@@ -3,11 +3,15 @@ what share of the machine that is; what `fit` adds to its bare steps; a step's t
 
 `textbook`: PIL pictures, Resize and ToTensor, DataLoader, float32, plain loop. `torchvision`: torchvision's resnet18,
 its tensors in memory, plain loop. `+ ...`: one step after the other added to `textbook`. `fit`: all, through `fit`.
-All train a one-channel ResNet-18 on the same 96x96 pictures, batch 256. Repeats are `seed`; each goes through all.
+All train a one-channel ResNet-18 on the same 96x96 pictures, batch 256, each in a process of its own (what keeps memory
+keeps it). Repeats are `seed`; each goes through all.
 """
 
+import contextlib
 import functools
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -21,11 +25,13 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 import d2l_utils as d2l
 from d2l_utils.data import normalise
-from d2l_utils.training import autocast, sgd
+from d2l_utils.hardware import autocast, keep_memory, small_maps_side_by_side
+from d2l_utils.training import sgd
 
-STEPS = {"+ tensors": 1, "+ channels_last": 2, "+ bfloat16": 3, "+ fused optimiser": 4}
+STEPS = ["+ tensors", "+ channels_last", "+ bfloat16", "+ fused optimiser", "+ small maps side by side",
+         "+ kept memory"]
 if PRECISION == "float32":                              # a processor that is not faster at bfloat16
-    del STEPS["+ bfloat16"]
+    STEPS = [step for step in STEPS if step not in ("+ bfloat16", "+ small maps side by side")]
 MAPS = {24: 64, 12: 128, 6: 256, 3: 512}                # ResNet-18's maps of 96x96 pictures: side and channels
 DEPTHS = (20, 32, 44, 56, 110)
 
@@ -99,14 +105,20 @@ def torchvision_seconds(size, batch, steps):
     return seconds_per_step(step, tensor_batches(data, batch))
 
 
-def step_seconds(level, size, batch, steps):
-    """The textbook's loop with tensors; from level 2 channels_last, 3 bfloat16, 4 a fused optimiser."""
+def step_seconds(last, size, batch, steps):
+    """The textbook's loop with all STEPS up to `last`."""
+    taken = STEPS[:STEPS.index(last) + 1]
     _, data = pictures(size, batch * (steps + 1))
-    layout = torch.channels_last if level >= 2 else torch.contiguous_format
+    layout = torch.channels_last if "+ channels_last" in taken else torch.contiguous_format
+    precision = PRECISION if "+ bfloat16" in taken else "float32"
+    if "+ kept memory" in taken:
+        keep_memory()
     net = d2l.resnet18(1, 10).to(data.X_train.device, memory_format=layout)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, fused=True if level >= 4 else None)
-    step = plain_step(net, optimizer, PRECISION if level >= 3 else "float32")
-    return seconds_per_step(step, tensor_batches(data, batch, layout))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, fused=True if "+ fused optimiser" in taken else None)
+    with contextlib.ExitStack() as stack:
+        if "+ small maps side by side" in taken:
+            stack.enter_context(small_maps_side_by_side(net, data.X_train.device, precision))
+        return seconds_per_step(plain_step(net, optimizer, precision), tensor_batches(data, batch, layout))
 
 
 def fit_seconds(net, data, batch, precision=None):
@@ -162,9 +174,27 @@ def peak(kind, side, precision, batch, repeats):
     return operations_per_second(functools.partial(F.conv2d, padding=1), X, W, repeats=repeats) / 1e9
 
 
-def run(measure, seed, size=96, batch=256, steps=3, side=2048, small=(9984, 128)):
+def resnet18_seconds(name, seed, size, batch, steps, precision):
+    """The seconds of a step of the one-channel ResNet-18 as `name` trains it."""
+    torch.manual_seed(seed)
+    if name == "fit":
+        return fit_seconds(d2l.resnet18(1, 10), pictures(size, batch * (steps + 1))[1], batch, precision)
+    if name in STEPS:
+        return step_seconds(name, size, batch, steps)
+    return {"textbook": textbook_seconds, "torchvision": torchvision_seconds}[name](size, batch, steps)
+
+
+def in_fresh_process(function, *arguments):
+    """What function(*arguments) returns, computed in a process of its own with as many threads."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def run(measure, seed, size=96, batch=256, steps=4, side=2048, small=(9984, 128)):
     """One row: `value` in `unit`, and for ResNet-18 also the GFLOP/s reached."""
     torch.manual_seed(seed)
+    keep_memory()                                           # as `fit` does; ResNet-18's processes start without
     name, _, detail = measure.partition(": ")
     if name in ("matmul", "convolution"):
         *where, precision = detail.split()
@@ -176,12 +206,7 @@ def run(measure, seed, size=96, batch=256, steps=3, side=2048, small=(9984, 128)
         time_them = bare_seconds if name == "bare steps" else fit_seconds
         seconds = time_them(d2l.small_resnet(int(detail)), data, small[1])
         return [{"value": 1000 * seconds, "unit": "ms/step"}]
-    if name == "fit":
-        seconds = fit_seconds(d2l.resnet18(1, 10), pictures(size, batch * (steps + 1))[1], batch, detail)
-    elif name in STEPS:
-        seconds = step_seconds(STEPS[name], size, batch, steps)
-    else:
-        seconds = {"textbook": textbook_seconds, "torchvision": torchvision_seconds}[name](size, batch, steps)
+    seconds = in_fresh_process(resnet18_seconds, name, seed, size, batch, steps, detail or None)
     return [{"value": batch / seconds, "unit": "images/s", "gflops": batch / seconds * resnet18_operations(size) / 1e9}]
 
 

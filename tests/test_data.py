@@ -15,6 +15,7 @@ from torchvision.datasets import FashionMNIST as Published
 
 import d2l_utils as d2l
 from d2l_utils import data
+from d2l_utils.hardware import choose_device
 
 CONTENT = "4084017359325b0b158fe7759bc20781f98a81c5bd2d091c099af840dbce1625"   # of the four arrays, one after the other
 
@@ -76,7 +77,7 @@ def test_d2l_device_is_read_when_called_and_the_argument_wins(monkeypatch):
     monkeypatch.setenv("D2L_DEVICE", "abacus")
     with pytest.raises(ValueError, match=r"D2L_DEVICE must be one of cpu.*got 'abacus'"):
         d2l.fashion_mnist()
-    assert data.choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cpu") == torch.device("cpu")
     monkeypatch.setenv("D2L_DEVICE", "cpu")
     assert d2l.fashion_mnist().X_train.device == torch.device("cpu")
 

@@ -24,8 +24,6 @@ from d2l_utils.data import epoch_generator
 from d2l_utils.progress import Watch
 from d2l_utils.training import (
     batches,
-    choose_precision,
-    fast_bfloat16,
     learning_rate,
     sgd,
     train_epoch,
@@ -533,20 +531,6 @@ def test_a_step_never_waits_for_the_device(data, monkeypatch):
     settings = replace(SETTINGS, batch_size=8, augment=True)                     # 32 steps
     train_epoch(net, data, 0, settings, sgd(net, 0.1), Silent())
     assert asked == ["look", "look"]
-
-
-@pytest.mark.parametrize(("units", "chosen"), [((True, True), "bfloat16"), ((False, True), "bfloat16"),
-                                               ((False, False), "float32")])
-def test_precision_is_what_the_processor_is_fast_at_unless_told_otherwise(monkeypatch, units, chosen):
-    cpu = torch.device("cpu")
-    for name, answer in zip(("amx_tile", "avx512_bf16"), units, strict=True):
-        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda answer=answer: answer, raising=False)
-    assert choose_precision(cpu) == chosen
-    assert choose_precision(cpu, "float32") == "float32"
-    assert choose_precision(cpu, "bfloat16") == "bfloat16"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: units[0])
-    assert fast_bfloat16(torch.device("cuda")) == units[0]
-    assert not fast_bfloat16(torch.device("mps"))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
