@@ -64,7 +64,7 @@ def augment(X, generator, pad=None):
     """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, a batch at a time on
     X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 section 4.2."""
     n, _, height, width = X.shape
-    pad = pad or max(1, height // 7)                                       # 4 of 28 pixels
+    pad = pad or max(1, height // 14)                                      # 2 of 28 pixels
     shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator).to(X.device)
     flip = (torch.rand(n, 1, generator=generator) < 0.5).to(X.device)
     rows = shift[0] + torch.arange(height, device=X.device)                # (N, H)

@@ -231,7 +231,7 @@ def test_every_augmented_image_is_a_crop_of_the_padded_one_or_its_mirror(size, c
     crops = data.augment(X, data.epoch_generator(seed, 0, purpose=1), pad)
     assert crops.shape == X.shape
     assert crops.dtype == X.dtype
-    pad = pad or max(1, size[0] // 7)
+    pad = pad or max(1, size[0] // 14)
     padded = F.pad(X, (pad,) * 4)
     for image, crop in zip(padded, crops, strict=True):
         every = image.unfold(1, size[0], 1).unfold(2, size[1], 1)            # (C, 2 pad + 1, 2 pad + 1, H, W)
