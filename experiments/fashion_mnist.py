@@ -1,9 +1,10 @@
 """Chapter 05: the book's recipe on the full set at 28x28, the last 5,000 training images held out, residual and plain,
 5 seeds; and the textbook's recipe (ResNet-18 at 96x96, batch 256, rate 0.05) through the same engine, 1 seed.
 
-A run keeps a checkpoint in _build/checkpoints and, killed, goes on from there. Seed 0's residual net and its plain twin stay as recorded/fashion_mnist_residual20.safetensors and _plain20.
-The textbook's runs count epochs; their pictures are normalised, which the textbook does not do. One run at a time,
-with all threads: the seconds are those of the whole machine.
+A run keeps a checkpoint in experiments/.checkpoints and, killed, goes on from there. Seed 0's residual net and its
+plain twin stay as recorded/fashion_mnist_residual20.safetensors and _plain20. The textbook's runs count epochs; their
+pictures are normalised, which the textbook does not do. One run at a time, with all threads: the seconds are those of
+the whole machine.
 """
 
 import os
@@ -23,7 +24,7 @@ DEPTH, WIDTH, EPOCHS = 20, 16, 14
 BOOK = {"lr": 0.1, "batch_size": 128, "weight_decay": 5e-4, "augment": True, "validation": 5000}
 TEXTBOOK = {"lr": 0.05, "batch_size": 256, "schedule": "constant", "momentum": 0.0, "weight_decay": 0.0}
 TEXTBOOK_SIZE, TEXTBOOK_EPOCHS = 96, 6
-CHECKPOINTS = Path(__file__).parent.parent / "_build" / "checkpoints"
+CHECKPOINTS = Path(__file__).parent / ".checkpoints"
 
 
 def run(recipe, shortcut, precision, seed, n=None, epochs=None, keep=RECORDED):
