@@ -19,6 +19,10 @@ from matplotlib.figure import Figure
 
 UNWANTED = r"^.*?<svg[^>]*>|<!--.*?-->|<style.*?</style>|<metadata.*?</metadata>"
 UNSEEN = r'<defs></defs>|<g/>|<path [^>]*style="fill: none"/>| transform="rotate\(-0 [^"]*"'
+TICK = r'<defs><path id="([^"]+)" d="M 0 0 L (\S+) (\S+) "[^>]*/></defs>'
+POWER = (r'<text><tspan x="0" y="([^"]+)" style="([^"]*)font-family: [^"]*">1</tspan><tspan [^>]*>0</tspan>'
+         r'((?:<tspan [^>]*>[\u2212\d]</tspan>)*)</text>')
+RAISED = str.maketrans("\u22120123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NO_METADATA = dict.fromkeys(["Date", "Creator", "Format", "Type"])
 
 
@@ -43,6 +47,19 @@ def ungroup(body):
     return re.sub(r"<g>|<g [^>]*[^/]>|</g>", tag, body)
 
 
+def merge(body):
+    """SVG with an axis's tick marks as one path and its powers of ten as plain text: a browser's time with each."""
+    for tick, dx, dy in re.findall(TICK, body):
+        use = rf'<use href="#{tick}" x="([^"]+)" y="([^"]+)" style="([^"]*)"/>'
+        marks = re.findall(use, body)
+        if marks:
+            path = " ".join(f"M {x} {y} l {dx} {dy}" for x, y, _ in marks)
+            body = re.sub(use, f'<path d="{path}" style="{marks[0][2]}"/>', body, count=1)
+            body = re.sub(rf'<defs><path id="{tick}"[^>]*/></defs>|{use}', "", body)
+    return re.sub(POWER, lambda m: f'<text y="{m[1]}" style="{m[2]}font-family: var(--figure-font, sans-serif)">10'
+                                   f'{re.sub("<[^>]*>", "", m[3]).translate(RAISED)}</text>', body)
+
+
 def to_svg(fig, alt, prefix=None):
     """A Figure as inline SVG with text alternative `alt`; ids start with `prefix`, by default a hash of the content."""
     file = io.StringIO()
@@ -56,7 +73,7 @@ def to_svg(fig, alt, prefix=None):
     body = re.sub(r' id="([^"]+)"', lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", body)
     body = re.sub(r'(href="|url\()#([^")]+)', lambda m: f"{m[1]}#{names[m[2]]}", body)
     width, height = fig.get_size_inches()
-    body = ungroup(body)
+    body = merge(ungroup(body))
     return (f'<svg role="img" aria-label="{html.escape(alt)}" width="{96 * width:.0f}" height="{96 * height:.0f}" '
             f'viewBox="0 0 {72 * width:g} {72 * height:g}" fill="currentColor" stroke-linejoin="round" '
             f'style="max-width:100%;height:auto">{body}')

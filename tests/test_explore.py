@@ -143,6 +143,20 @@ def test_numbers_in_texts_are_not_shortened():
     assert "loss 1.234567" in explore.to_svg(fig, "A title", "a")
 
 
+def test_ticks_are_one_path_an_axis_and_powers_of_ten_plain_text():
+    fig = Figure()
+    ax = fig.subplots()
+    ax.semilogy([1, 2, 3], [1e-6, 1e-2, 1e12])
+    ax.set(xticks=(1, 2, 3), yticks=(1e-6, 1, 1e12), ylim=(1e-7, 1e13))
+    ax.minorticks_off()
+    picture = explore.to_svg(fig, "A line", "a")
+    assert "<use" not in picture
+    assert [len(re.findall("M ", path)) for path in re.findall(r'<path d="([^"]* l 0 3.5[^"]*)"', picture)] == [3]
+    assert [len(re.findall("M ", path)) for path in re.findall(r'<path d="([^"]* l -3.5 0[^"]*)"', picture)] == [3]
+    assert re.findall(r">(10[^<]*)<", picture) == ["10⁻⁶", "10⁰", "10¹²"]
+    assert "tspan" not in picture
+
+
 def test_html_frames_are_written_as_they_are(book, shown):
     def cells(block):
         return f"<table><tr><td>{block}</td></tr></table>", f"Block {block} removed."
