@@ -153,6 +153,16 @@ def operations_per_second(function, *tensors, repeats):
     return repeats * counter.get_total_flops() / (time.perf_counter() - start)
 
 
+def product_per_second(A, B, repeats):
+    """The floating-point operations a second of the matrix product A B; the first one warms up."""
+    (A @ B).sum().item()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        C = A @ B
+    C.sum().item()
+    return repeats * 2 * A.shape[0] * A.shape[1] * B.shape[1] / (time.perf_counter() - start)
+
+
 def resnet18_operations(size):
     """The floating-point operations of one picture's training step, counted on the meta device."""
     net, X = d2l.resnet18(1, 10).to("meta"), torch.empty(2, 1, size, size, device="meta")
@@ -163,11 +173,12 @@ def resnet18_operations(size):
 
 
 def peak(kind, side, precision, batch, repeats):
-    """GFLOP/s of a matrix product of `side` squared, or of ResNet-18's 3x3 convolution on a map of `side` squared."""
+    """GFLOP/s of the product of two matrices of `side` squared; or of ResNet-18's 3x3 convolution on a map of `side`
+    squared, forward and backward."""
     options = {"dtype": getattr(torch, precision), "device": images().X_train.device}
     if kind == "matmul":
-        A, B = (torch.randn(side, side, **options, requires_grad=True) for _ in range(2))
-        return operations_per_second(torch.mm, A, B, repeats=repeats) / 1e9
+        A, B = (torch.randn(side, side, **options) for _ in range(2))
+        return product_per_second(A, B, repeats) / 1e9
     channels, layout = MAPS[side], torch.channels_last
     X = torch.randn(batch, channels, side, side, **options).contiguous(memory_format=layout).requires_grad_()
     W = torch.randn(channels, channels, 3, 3, **options).contiguous(memory_format=layout).requires_grad_()
@@ -198,7 +209,7 @@ def run(measure, seed, size=96, batch=256, steps=4, side=2048, small=(9984, 128)
     name, _, detail = measure.partition(": ")
     if name in ("matmul", "convolution"):
         *where, precision = detail.split()
-        value = peak(name, int(where[0].split("x")[0]) if where else side, precision, batch, steps)
+        value = peak(name, int(where[0].split("x")[0]) if where else side, precision, batch, 4 * steps)
         return [{"value": value, "unit": "GFLOP/s", "gflops": value}]
     if name in ("bare steps", "steps of fit", "depth"):
         data = replace(images(size=14), X_train=images(size=14).X_train[:small[0]],
