@@ -1,4 +1,4 @@
-"""explore(): controls over real runs, alive with a kernel and in the built page; show(): one figure; train_lab().
+"""explore(): controls over real runs, alive with a kernel and in the built page; show(): one figure.
 
 Figures become inline SVG with real text. What matplotlib draws in black takes the page's text colour, so that one
 picture reads well on light and on dark. In the built book (`D2L_BOOK` is set) all frames are written into the page.
