@@ -23,7 +23,7 @@ from d2l_utils.records import RECORDED, commit
 DEPTH, WIDTH, EPOCHS = 20, 16, 14
 BOOK = {"lr": 0.1, "batch_size": 128, "weight_decay": 5e-4, "augment": True, "validation": 5000}
 TEXTBOOK = {"lr": 0.05, "batch_size": 256, "schedule": "constant", "momentum": 0.0, "weight_decay": 0.0}
-TEXTBOOK_SIZE, TEXTBOOK_EPOCHS = 96, 12
+TEXTBOOK_SIZE, TEXTBOOK_EPOCHS = 96, 10
 CHECKPOINTS = Path(__file__).parent / ".checkpoints"
 
 
