@@ -59,10 +59,11 @@ class Settings:
 
     def images(self, data):
         """How many training images are trained on; ValueError where images, labels and `validation` do not fit."""
-        n = len(data.X_train)
-        if n != len(data.y_train) or not n:
-            raise ValueError(f"data must have as many labels as images, at least 1, got {n} training images and "
-                             f"{len(data.y_train)} labels")
+        n, sets = len(data.X_train), [("training", data.X_train, data.y_train), ("test", data.X_test, data.y_test)]
+        for kind, X, y in sets[:1 + self.test]:
+            if len(X) != len(y) or not len(X):
+                raise ValueError(f"data must have as many labels as images, at least 1, got {len(X)} {kind} images "
+                                 f"and {len(y)} labels")
         if self.validation >= n:
             raise ValueError(f"validation must be below the number of training images, {n}, got {self.validation}")
         return n - self.validation
@@ -82,8 +83,7 @@ def describe(settings, net, data, processes):
 def save_checkpoint(path, net, optimizer, run, rows):
     """Write the run so far: description, weights, momentum and the history's rows, whose number is the epoch. Schedule
     and random state follow from seed and epoch. `path` holds the old content or the new, whole, at any moment."""
-    state = {"d2l_utils": 1, "run": run, "rows": rows, "net": net.state_dict(),
-             "optimizer": optimizer.state_dict()["state"]}
+    state = {"run": run, "rows": rows, "net": net.state_dict(), "optimizer": optimizer.state_dict()["state"]}
     with open(f"{path}.part", "wb") as file:
         torch.save(state, file)
         file.flush()

@@ -26,17 +26,13 @@ BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
 BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FILES = {  # the original files and the SHA-256 of their content, unzipped (mirrors zip it differently)
-    "train-images-idx3-ubyte.gz":
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte.gz":
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte.gz":
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte.gz":
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-REMEDY = ("remove it, then run again to use another source (a folder in $D2L_DATA, Debian's dataset-fashion-mnist, "
-          "a download)")
+OTHER_SOURCE = ("remove it, then run again to use another source (a folder in $D2L_DATA, Debian's "
+                "dataset-fashion-mnist, a download)")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def augment(X, generator, pad=None):
     """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, a batch at a time on
     X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 section 4.2."""
     n, _, height, width = X.shape
-    pad = pad or max(1, height // 14)                                      # 2 of 28 pixels
+    pad = max(1, height // 14) if pad is None else pad                     # 2 of 28 pixels
     shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator).to(X.device)
     flip = (torch.rand(n, 1, generator=generator) < 0.5).to(X.device)
     rows = shift[0] + torch.arange(height, device=X.device)                # (N, H)
@@ -85,7 +81,7 @@ def epoch_generator(seed, epoch, purpose=0):
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
 
-def verified(path, sha256):
+def verified(path, sha256, remedy=OTHER_SOURCE):
     """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected and the found
     checksum and the remedy where the file was truncated or altered."""
     content = Path(path).read_bytes()
@@ -95,7 +91,7 @@ def verified(path, sha256):
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(f"{path} is damaged: expected SHA-256 {sha256}, found {found} ({len(content):,} bytes); "
-                         f"{REMEDY}")
+                         f"{remedy}")
     return content
 
 
@@ -112,18 +108,13 @@ def download(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as part:
         for name, md5 in Published.resources:
-            errors = []
-            for mirror in Published.mirrors:
-                try:
-                    download_url(mirror + name, part, name, md5)
-                    break
-                except (OSError, RuntimeError, HTTPException) as error:
-                    errors.append(f"{mirror}: {error}")
-            else:
+            try:
+                download_url(Published.mirrors[0] + name, part, name, md5)
+            except (OSError, RuntimeError, HTTPException) as error:
                 raise ConnectionError(
-                    f"{name} could not be downloaded ({'; '.join(errors)}). Use the bundled subset (full=False), "
-                    f"or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
-                    f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist")
+                    f"{Published.mirrors[0]}{name} could not be downloaded ({error}). Use the bundled subset "
+                    f"(full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
+                    f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist") from error
         for name in FILES:
             os.replace(Path(part) / name, folder / name)
     return folder
@@ -145,18 +136,14 @@ def find_full():
 def read_full():
     """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
     folder = find_full()
-    arrays = []
-    for name, sha256 in FILES.items():
-        content = verified(folder / name, sha256)
-        images = "images" in name
-        array = np.frombuffer(content, np.uint8, offset=16 if images else 8)
-        arrays.append(array.reshape(-1, 28, 28) if images else array)
-    return arrays
+    contents = {name: verified(folder / name, sha256) for name, sha256 in FILES.items()}
+    return [np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28) if "images" in name
+            else np.frombuffer(content, np.uint8, offset=8) for name, content in contents.items()]
 
 
 def read_bundled():
     """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
-    with np.load(io.BytesIO(verified(BUNDLED, BUNDLED_SHA256))) as file:
+    with np.load(io.BytesIO(verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
         return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
 
 

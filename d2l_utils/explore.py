@@ -23,7 +23,6 @@ TICK = r'<defs><path id="([^"]+)" d="M 0 0 L (\S+) (\S+) "[^>]*/></defs>'
 POWER = (r'<text><tspan x="0" y="([^"]+)" style="([^"]*)font-family: [^"]*">1</tspan><tspan [^>]*>0</tspan>'
          r'((?:<tspan [^>]*>[\u2212\d]</tspan>)*)</text>')
 RAISED = str.maketrans("\u22120123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-NO_METADATA = dict.fromkeys(["Date", "Creator", "Format", "Type"])
 
 
 def tidy(tag):
@@ -64,7 +63,7 @@ def to_svg(fig, alt, prefix=None):
     """A Figure as inline SVG with text alternative `alt`; ids start with `prefix`, by default a hash of the content."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "d2l", "savefig.bbox": None}):
-        fig.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
+        fig.savefig(file, format="svg", transparent=True)
     body = re.sub(UNWANTED, "", file.getvalue(), flags=re.S)
     body = re.sub(UNSEEN, "", re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", tidy, body))).strip()
     prefix = prefix or f"figure-{zlib.crc32((alt + body).encode()):08x}"

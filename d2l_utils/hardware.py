@@ -52,7 +52,7 @@ def choose_precision(device, precision=None):
 
 
 def autocast(device, precision=None):
-    """The context in which a forward pass runs: bfloat16 where it is safe, weights and sums in float32; or nothing."""
+    """The context of a forward pass: bfloat16 where it is safe, weights and updates in float32; or nothing."""
     if choose_precision(device, precision) == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

@@ -1,6 +1,5 @@
 """Figures: functions of (data, ax) that return ax. They neither compute nor print."""
 
-
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle

@@ -55,12 +55,16 @@ def step_name(node, layers):
             return "batch norm"
         case PadShortcut():
             return "pad with zeros" + (f", /{layer.strides}" if layer.strides > 1 else "")
-    return {F.relu: "ReLU", torch.relu: "ReLU"}.get(layer, type(layer).__name__ if node.op == "call_module" else "+")
+    names = {F.relu: "ReLU", torch.relu: "ReLU", operator.add: "+", operator.iadd: "+"}
+    if node.op == "call_module" or layer in names:
+        return names.get(layer, type(layer).__name__)
+    raise ValueError(f"block must be made of layers, ReLUs and sums, got {node.target} in its forward pass")
 
 
 def block_graph(block, *shape):
     """A block's computation on one input (C, H, W), traced, for `plots.block_diagram`: the steps `before` the fork, in
-    the residual `branch`, in the `shortcut` (None where there is none) and `after` the sum, each (name, shape)."""
+    the residual `branch`, in the `shortcut` (None where there is none) and `after` the sum, each (name, shape). Raises
+    ValueError for a block that computes something else."""
     block = on_meta(block)
     graph, layers = BlockTracer().trace(block), dict(block.named_modules())
     ShapeProp(fx.GraphModule(block, graph)).propagate(torch.empty(1, *shape, device="meta"))

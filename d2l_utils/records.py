@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from concurrent.futures import as_completed
@@ -16,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from tqdm import tqdm
+
+from .hardware import choose_device
 
 RECORDED = Path(__file__).parent / "recorded"
 FLOATS = "%.6g"                     # how the CSV writes them
@@ -30,7 +31,7 @@ def recorded(name, folder=None):
         known = ", ".join(sorted(p.stem for p in folder.glob("*.csv"))) or "none"
         raise FileNotFoundError(f"name must be a recorded experiment ({known}), got {name!r}; "
                                 f"experiments/{name}.py would make it")
-    return pd.read_csv(path, keep_default_na=False, na_values=["nan", ""])
+    return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
 
 
 def plain(value):
@@ -42,7 +43,7 @@ def canonical(value):
     """A configuration's value as text that is the same before and after a trip through the CSV (1, 1.0 and "1.0";
     1/3 and 0.333333)."""
     try:
-        number = float(value)
+        number = float(FLOATS % value if isinstance(value, float) else value)
     except (TypeError, ValueError):
         return str(plain(value))
     if isinstance(value, bool):
@@ -78,8 +79,8 @@ def commit():
 
 
 def processor():
-    """The processor's name, or the GPU's when there is one."""
-    if torch.cuda.is_available():
+    """The processor's name, or the GPU's where that is what computes."""
+    if choose_device().type == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines()
@@ -101,23 +102,31 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     `configs`: dicts of the same keys, `seed` among them. `run` returns a DataFrame or a list of dicts, one per row;
     a FloatingPointError of it (a loss that is not a number) is a result: its rows, or one without numbers, say
     diverged=True. `executor`: any concurrent.futures.Executor. Returns the whole DataFrame. Raises ValueError for bad
-    configs, PermissionError before any training where `folder` cannot be written to; another exception of `run` stops
-    the grid after the other runs under way have been kept. Lower seeds run first.
+    configs, PermissionError before any training where `folder` cannot be written to, RuntimeError where another grid
+    writes to the same file; another exception of `run` stops the grid after the other runs under way have been kept.
+    Lower seeds run first.
     """
     keys = check_configs(configs)
     folder = Path(folder or RECORDED)
-    check_writable(folder)
-    rows, done = load_rows(folder / f"{name}.csv", keys)
+    path = folder / f"{name}.csv"
+    rows, done = load_rows(path, keys)
     log = Provenance(folder / f"{name}.json", len(done), data_sha256, threads)
     todo = sorted((config for config in configs if label(config, keys) not in done), key=lambda config: config["seed"])
     if todo or log.repaired:
-        log.write()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            log.write()
+        except OSError as error:
+            raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
+                                  "pass folder=... to put the results elsewhere") from error
     with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
         for config, table in outcomes(todo, run, executor):
             table = table.assign(**{key: plain(config[key]) for key in keys})
             table = table[keys + [column for column in table if column not in keys]]
+            if len(load_rows(path, keys)[0]) != len(rows):
+                raise RuntimeError(f"{path} has changed since this grid's last run: let one grid at a time write to it")
             rows = pd.concat([rows, table], ignore_index=True) if len(rows) else table
-            write_atomically(folder / f"{name}.csv", rows.to_csv(index=False, float_format=FLOATS, na_rep="nan"))
+            write_atomically(path, rows.to_csv(index=False, float_format=FLOATS, na_rep="nan"))
             log.add_run()
             bar.update()
             bar.set_postfix_str(" ".join(f"{key}={plain(config[key])}" for key in keys))
@@ -136,17 +145,6 @@ def check_configs(configs):
             raise ValueError(f"configs must differ from each other, got {config!r} twice")
         seen.add(label(config, keys))
     return keys
-
-
-def check_writable(folder):
-    """PermissionError before any training where results could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
-                              "pass folder=... to put the results elsewhere") from error
 
 
 def load_rows(path, keys):

@@ -14,6 +14,7 @@
 """
 
 import hashlib
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -25,19 +26,21 @@ from torch.nn.utils import skip_init
 def check_whole(**arguments):
     """ValueError for the first argument that is not a whole number of at least 1."""
     for name, value in arguments.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def conv(input_channels, num_channels, kernel_size, strides=1, bias=False, generator=None):
-    """A convolution that keeps the map's size, or divides it by `strides`: He et al.'s normal weights (fan-out)."""
+    """A convolution that keeps the map's size, or divides it by `strides`: He et al.'s normal weights (fan-out), drawn
+    on the CPU, so that a seed gives every device the same."""
     check_whole(input_channels=input_channels, num_channels=num_channels, strides=strides)
-    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, stride=strides,
-                      padding=kernel_size // 2, bias=bias, device=torch.get_default_device())
+    device = torch.get_default_device()
+    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, stride=strides, padding=kernel_size // 2,
+                      bias=bias, device="meta" if device.type == "meta" else "cpu")
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if bias:
         nn.init.zeros_(layer.bias)
-    return layer
+    return layer.to(device)
 
 
 def batch_norm(channels, norm=True):
@@ -244,7 +247,7 @@ def small_resnet(depth, shortcut="A", norm=True, block=Residual, width=16, in_ch
     """The nets of He et al. 2015 section 4.2: three stages of n blocks, widths (1, 2, 4) x `width`, depth 6n+2
     (9n+2 for bottlenecks). `shortcut` None gives the plain twin: same seed, same weights. Raises ValueError."""
     convs = 9 if block.expansion == 4 else 6
-    if not isinstance(depth, int) or not convs < depth <= 1202 or (depth - 2) % convs:
+    if not isinstance(depth, Integral) or not convs < depth <= 1202 or (depth - 2) % convs:
         raise ValueError(f"depth must be {convs}n+2 ({convs + 2}, {2 * convs + 2}, {3 * convs + 2}, ... "
                          f"up to 1202) for {block.__name__}, got {depth!r}")
     if shortcut not in ("A", "B", "C", None):

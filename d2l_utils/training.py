@@ -26,8 +26,8 @@ LOOK = 20               # steps between looks at the loss: a look waits for the 
 
 def learning_rate(progress, lr, schedule="one-cycle", warmup=0.3):
     """The rate when `progress` (0 to 1) of the steps are done. "one-cycle": cosine up from lr/25 during the share
-    `warmup`, cosine down to 0 (Smith 2018, arXiv:1803.09820); "cosine": linear up, cosine down; "step": linear up,
-    then lr, /10 at 1/2 and at 3/4 (He et al. 2015); "constant"."""
+    `warmup`, cosine down to 0 (after Smith 2018, arXiv:1803.09820); "cosine": linear up, cosine down; "step": linear
+    up, then lr, /10 at 1/2 and at 3/4 (He et al. 2015); "constant"."""
     if schedule == "constant":
         return lr
     if progress < warmup:
@@ -61,7 +61,7 @@ def batches(data, epoch, settings):
 
 def train_step(net, X, y, optimizer, precision=None, clip=None, share=1.0):
     """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. The loss stays on X's device.
-    In one of many processes, each with its `share` of the batch, loss and gradients are those of the whole batch."""
+    In one of many processes, each with its `share` of the batch, loss and gradients are the mean over all parts."""
     with autocast(X.device, precision):
         y_hat = net(X)
     loss = F.cross_entropy(y_hat.float(), y)

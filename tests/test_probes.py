@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import d2l_utils as d2l
@@ -39,6 +40,15 @@ def test_block_graph_is_the_blocks_computation(block, channels, expected):
     last = (graph["after"] or graph["before"])[-1]
     assert last[1] == tuple(block(torch.zeros(1, channels, 6, 6)).shape[1:])
     assert graph["before"][0] == ("X", (channels, 6, 6))
+
+
+def test_block_graph_refuses_what_it_cannot_name():
+    class Gated(nn.Module):
+        def forward(self, X):
+            return X + X * torch.sigmoid(X)
+
+    with pytest.raises(ValueError, match=r"block must be made of layers, ReLUs and sums, got .*mul"):
+        block_graph(Gated(), 4, 6, 6)
 
 
 def test_block_diagram_shows_every_step_and_the_shapes():

@@ -9,6 +9,7 @@ import math
 import re
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -180,6 +181,18 @@ def test_one_seed_gives_one_start_for_every_shortcut(block, norm):
     projections = [name for name in states["C"] if name.endswith("downsample.0.weight")]
     assert len({tuple(states["C"][name].flatten()[:2].tolist()) for name in projections}) == len(projections)
     assert not torch.equal(states["C"]["layer1.0.conv1.weight"], states["C"]["layer1.1.conv1.weight"])
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    count = np.int64(3)
+    assert d2l.Residual(count, count, strides=np.int64(1)).conv1.in_channels == 3
+    assert len(d2l.small_resnet(np.int64(20)).stages[0]) == 3
+
+
+@pytest.mark.parametrize("build", [d2l.resnet18, lambda: d2l.small_resnet(8, "C")])
+def test_a_default_device_is_where_a_net_is_built(build):
+    with torch.device("meta"):
+        assert {tensor.device.type for tensor in build().state_dict().values()} == {"meta"}
 
 
 def test_he_initialisation_by_fan_out():

@@ -234,6 +234,10 @@ def test_a_bad_argument_is_named_with_its_value_before_anything_changes(data, na
 def test_labels_that_do_not_fit_are_refused(data):
     with pytest.raises(ValueError, match="256 training images and 255 labels"):
         run(small_net(), replace(data, y_train=data.y_train[1:]))
+    with pytest.raises(ValueError, match="got 64 test images and 63 labels"):
+        run(small_net(), replace(data, y_test=data.y_test[1:]), test=True)
+    with pytest.raises(ValueError, match="got 0 test images"):
+        run(small_net(), replace(data, X_test=data.X_test[:0], y_test=data.y_test[:0]), test=True)
     with pytest.raises(ValueError, match="got 64 and 63"):
         d2l.evaluate(small_net(), data.X_test, data.y_test[1:])
 
