@@ -1,7 +1,9 @@
 """What the tests share: the repository's root, the built site, the browser; property tests draw the same each time."""
 
+import gc
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome"
 sys.path.insert(0, str(ROOT / "_ext"))                      # the book's own tools are tested too
 settings.register_profile("book", deadline=None, derandomize=True, database=None)
 settings.load_profile("book")
+
+
+def collect_sockets():
+    """Collect the sockets that torch and torchvision leave behind after a failed download: here, and not in the midst
+    of a later test, which would fail."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import collect_sockets
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST as Published
@@ -127,6 +128,7 @@ def tiny(tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         yield folder, handler
         server.shutdown()
+    collect_sockets()
 
 
 def cached():

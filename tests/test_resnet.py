@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from conftest import collect_sockets
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -361,6 +362,7 @@ def publish(monkeypatch, tmp_path):
     start.stop = stop
     yield start
     stop()
+    collect_sockets()
 
 
 def test_published_weights_are_fetched_once_and_loaded(publish, trained):
