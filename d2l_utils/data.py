@@ -101,22 +101,20 @@ def cache_folder():
 
 
 def download(folder):
-    """Fetch the four original files into `folder` with torchvision's addresses and downloader: all of them or none.
-    Raises ConnectionError with the choices where that fails."""
+    """Have torchvision fetch the four original files into `folder`: all of them or none. Raises ConnectionError with
+    the choices where that fails."""
     from torchvision.datasets import FashionMNIST as Published
-    from torchvision.datasets.utils import download_url
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as part:
-        for name, md5 in Published.resources:
-            try:
-                download_url(Published.mirrors[0] + name, part, name, md5)
-            except (OSError, RuntimeError, HTTPException) as error:
-                raise ConnectionError(
-                    f"{Published.mirrors[0]}{name} could not be downloaded ({error}). Use the bundled subset "
-                    f"(full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
-                    f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist") from error
+        try:
+            raw = Path(Published(part, download=True).raw_folder)
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise ConnectionError(
+                f"Fashion-MNIST could not be downloaded ({' '.join(str(error).split())}). Use the bundled subset "
+                f"(full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
+                f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist") from error
         for name in FILES:
-            os.replace(Path(part) / name, folder / name)
+            os.replace(raw / name, folder / name)
     return folder
 
 
