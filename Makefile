@@ -45,7 +45,7 @@ lint: $(READY)  ## check the code's style, in files and notebooks
 	$(BIN)/ruff check .
 
 notebooks: $(READY)  ## bring chapters/*.ipynb into the form that is committed (no outputs, no timestamps)
-	$(BIN)/python _ext/tools.py notebooks
+	$(BIN)/python tools/notebooks.py notebooks
 
 experiments: $(READY)  ## run every recorded experiment that is not finished (hours; a killed run goes on)
 	for script in experiments/[!_]*.py; do $(BIN)/python "$$script" || exit 1; done
@@ -55,7 +55,7 @@ bench: $(READY)  ## time what has a time limit, on the built book
 	$(PYTEST) tests -m bench -s -v
 
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
-	$(BIN)/python _ext/tools.py address "$(URL)"
+	$(BIN)/python tools/notebooks.py address "$(URL)"
 
 clean:  ## remove what was built; .venv and results stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

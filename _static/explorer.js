@@ -1,5 +1,5 @@
 // Brings every explorer of the page to life: controls pick a frame, the URL's fragment remembers the last one moved.
-// The markup is written by d2l_utils/explore.py: the first frame is in the page, the others are JSON.
+// The markup is written by d2l_utils/book/explorer.py: the first frame is in the page, the others are JSON.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {

@@ -1,10 +1,10 @@
 """Helpers of the book Residual Networks, by Experiment: `import d2l_utils as d2l`."""
 
-from .claims import claim
+from .book.claims import claim
+from .book.explorer import explore, show
+from .book.lab import train_lab
+from .book.records import recorded, run_grid
 from .data import FashionMNIST, fashion_mnist
-from .explore import explore, show
-from .lab import train_lab
-from .records import recorded, run_grid
 from .resnet import (
     Bottleneck,
     PreActBottleneck,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .hardware import choose_device
+from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, DEVIATION = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1

@@ -51,7 +51,7 @@ def layer_box(label, x, y, ax, width=3.0, colour=NEUTRAL):
 
 def block_diagram(graph, ax, title=""):
     """A block from top to bottom and its shortcut on the right in blue, with the shape of what flows wherever it
-    changes; `graph` is that of `probes.block_graph`. Returns ax."""
+    changes; `graph` is that of `anatomy.block_graph`. Returns ax."""
     before, branch, shortcut, after = (graph[part] for part in ("before", "branch", "shortcut", "after"))
     chain, side = [*before, *branch, *after], 3.2
     for i, (label, shape) in enumerate(chain):

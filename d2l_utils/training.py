@@ -12,12 +12,21 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .checkpoints import Settings, describe, load_checkpoint, save_checkpoint
 from .data import augment as crop_and_flip
 from .data import epoch_generator, epoch_order, normalise
-from .distributed import add_up, average_statistics, connect, gradients, part, position, start_equal, wait_for_all
-from .hardware import autocast, choose_precision, keep_memory, small_maps_side_by_side
-from .progress import Diverged, History, Watch, table
+from .engine.checkpoints import Settings, describe, load_checkpoint, save_checkpoint
+from .engine.distributed import (
+    add_up,
+    average_statistics,
+    connect,
+    gradients,
+    part,
+    position,
+    start_equal,
+    wait_for_all,
+)
+from .engine.hardware import autocast, choose_precision, keep_memory, small_maps_side_by_side
+from .engine.progress import Diverged, History, Watch, table
 
 __all__ = ["Diverged", "History", "evaluate", "fit"]
 MEASURED = 10_000       # training loss and error are measured on the first so many training images, un-augmented

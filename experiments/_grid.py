@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 import torch
 
 import d2l_utils as d2l
-from d2l_utils.hardware import choose_device, fast_bfloat16
-from d2l_utils.records import data_sha256
+from d2l_utils.book.records import data_sha256
+from d2l_utils.engine.hardware import choose_device, fast_bfloat16
 
 PRECISION = "bfloat16" if fast_bfloat16(choose_device()) else "float32"      # what fit chooses on this machine
 images = lru_cache(maxsize=1)(d2l.fashion_mnist)                            # loaded once a process

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torchvision.transforms.functional import resize
 
 import d2l_utils as d2l
-from d2l_utils.records import RECORDED, commit
+from d2l_utils.book.records import RECORDED, commit
 
 DEPTH, WIDTH, EPOCHS = 20, 16, 14
 BOOK = {"lr": 0.1, "batch_size": 128, "weight_decay": 5e-4, "augment": True, "validation": 5000}

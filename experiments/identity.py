@@ -10,7 +10,7 @@ from _grid import images, main
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.records import RECORDED
+from d2l_utils.book.records import RECORDED
 from d2l_utils.training import learning_rate
 
 STEPS, EVERY, BATCH, CHANNELS = 200, 25, 32, 8

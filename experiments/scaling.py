@@ -16,7 +16,7 @@ import torch
 from _grid import PRECISION, images, main
 
 import d2l_utils as d2l
-from d2l_utils.distributed import add_up, position
+from d2l_utils.engine.distributed import add_up, position
 
 DEPTH, BATCH = 20, 128
 LAYOUTS = [  # (processes, threads of each, batch)

@@ -24,7 +24,7 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 import d2l_utils as d2l
 from d2l_utils.data import normalise
-from d2l_utils.hardware import autocast, keep_memory, small_maps_side_by_side
+from d2l_utils.engine.hardware import autocast, keep_memory, small_maps_side_by_side
 from d2l_utils.training import sgd
 
 STEPS = ["+ tensors", "+ channels_last", "+ bfloat16", "+ fused optimiser", "+ small maps side by side",

@@ -4,8 +4,8 @@
 import inspect
 
 import nbformat
+import notebooks as tools
 import pytest
-import tools
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_chapters import RULES, Chapter, assert_claims_hold, problems, tags

@@ -38,8 +38,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+import notebooks as tools
 import pytest
-import tools
 from conftest import ROOT
 
 import d2l_utils as d2l
@@ -186,7 +186,7 @@ def lets_every_exercise_be_checked(chapter):
 
 def teaches_what_the_library_has(chapter):
     kinds = ast.ClassDef | ast.FunctionDef
-    library = {node.name: ast.dump(node) for path in (ROOT / "d2l_utils").glob("*.py")
+    library = {node.name: ast.dump(node) for path in (ROOT / "d2l_utils").rglob("*.py")
                for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, kinds)}
     for cell in chapter.tagged("taught"):
         defined = [node for node in tree(cell).body if isinstance(node, kinds)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import d2l_utils as d2l
-from d2l_utils.claims import Claim
+from d2l_utils.book.claims import Claim
 
 TRUE = [True, 2 > 1, np.bool_(True), np.float64(2) > 1, torch.tensor(True), torch.tensor(2.0) > 1, np.array(True)]
 FALSE = [False, np.bool_(False), torch.tensor(False), torch.tensor(float("nan")) > 0]

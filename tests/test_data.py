@@ -16,7 +16,7 @@ from torchvision.datasets import FashionMNIST as Published
 
 import d2l_utils as d2l
 from d2l_utils import data
-from d2l_utils.hardware import choose_device
+from d2l_utils.engine.hardware import choose_device
 
 CONTENT = "4084017359325b0b158fe7759bc20781f98a81c5bd2d091c099af840dbce1625"   # of the four arrays, one after the other
 

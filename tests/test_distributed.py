@@ -13,8 +13,8 @@ from test_training import FailsAt, run, small_net, subset
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.distributed import TIMEOUT, connect, part, position
-from d2l_utils.hardware import choose_device
+from d2l_utils.engine.distributed import TIMEOUT, connect, part, position
+from d2l_utils.engine.hardware import choose_device
 from d2l_utils.training import sgd, train_step
 
 OPTIONS = {"epochs": 2, "batch_size": 32, "lr": 0.02, "augment": True, "test": True, "validation": 15}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.hardware import (
+from d2l_utils.engine.hardware import (
     choose_precision,
     conv_side_by_side,
     fast_bfloat16,
@@ -100,7 +100,7 @@ def test_an_error_within_leaves_the_net_as_it_was():
 
 FAULTS = """
 import resource, sys, torch
-from d2l_utils.hardware import keep_memory
+from d2l_utils.engine.hardware import keep_memory
 if "keep" in sys.argv:
     keep_memory()
 for _ in range(2):

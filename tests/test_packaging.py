@@ -12,8 +12,8 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import notebooks as tools
 import pytest
-import tools
 import yaml
 from conftest import ROOT
 from nbclient import NotebookClient
@@ -53,7 +53,7 @@ def test_address_is_the_same_everywhere():
 def test_make_address_moves_all_of_it_and_back(copy):
     old, before = tools.address(copy), contents(copy)
     new = "https://github.com/3-people/a.book"
-    assert "README.md" in call(sys.executable, copy / "_ext" / "tools.py", "address", new)
+    assert "README.md" in call(sys.executable, copy / "tools" / "notebooks.py", "address", new)
     after = contents(copy)
     assert tools.address(copy) == new
     owner, name = map(str.encode, tools.slug(old))
@@ -61,7 +61,7 @@ def test_make_address_moves_all_of_it_and_back(copy):
     assert [path for path, content in after.items() if mention.search(content)] == []
     assert {path for path in before if before[path] != after[path]} == {
         path for path, content in before.items() if mention.search(content)}
-    call(sys.executable, copy / "_ext" / "tools.py", "address", f"{old}/")
+    call(sys.executable, copy / "tools" / "notebooks.py", "address", f"{old}/")
     assert contents(copy) == before
 
 

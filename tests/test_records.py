@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 
 import d2l_utils as d2l
-from d2l_utils import records
+from d2l_utils.book import records
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
 PENDING = set()             # experiments whose record is not there yet, or not complete

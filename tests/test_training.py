@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import d2l_utils as d2l
-from d2l_utils.checkpoints import SCHEDULES, Settings
 from d2l_utils.data import epoch_generator
-from d2l_utils.progress import Watch
+from d2l_utils.engine.checkpoints import SCHEDULES, Settings
+from d2l_utils.engine.progress import Watch
 from d2l_utils.training import (
     batches,
     learning_rate,

@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .hardware import choose_device
+from ..engine.hardware import choose_device
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent.parent / "recorded"
 FLOATS = "%.6g"                     # how the CSV writes them
 
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import d2l_utils as d2l
+from d2l_utils.anatomy import block_graph, layer_table
 from d2l_utils.plots import block_diagram, figure
-from d2l_utils.probes import block_graph, layer_table
 
 CONV_BN = ["3x3 conv, 8", "batch norm"]
 BRANCH = [*CONV_BN, "ReLU", *CONV_BN]

@@ -8,7 +8,7 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).parent.parent
-ADDRESSED = ["*.md", "*.cff", "*.toml", "*.yml", "chapters/*", ".github/workflows/*", "_ext/*.py", "d2l_utils/*.py"]
+ADDRESSED = ["*.md", "*.cff", "*.toml", "*.yml", "chapters/*", ".github/workflows/*", "_ext/*.py", "d2l_utils/**/*.py"]
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
 

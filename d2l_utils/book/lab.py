@@ -9,12 +9,12 @@ import ipywidgets as widgets
 import torch
 from IPython.display import HTML, display
 
-from . import plots
-from .data import fashion_mnist
-from .explore import explore, to_svg
+from .. import plots
+from ..data import fashion_mnist
+from ..resnet import small_resnet
+from ..training import Diverged, fit
+from .explorer import explore, to_svg
 from .records import recorded
-from .resnet import small_resnet
-from .training import Diverged, fit
 
 DASHES = "-", "--", ":", "-."
 

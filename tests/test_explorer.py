@@ -14,9 +14,10 @@ import torch
 from matplotlib.figure import Figure
 
 import d2l_utils as d2l
-from d2l_utils import lab, plots
+from d2l_utils import plots
+from d2l_utils.book import lab
 
-explore = importlib.import_module("d2l_utils.explore")       # the module: d2l.explore is the function
+explore = importlib.import_module("d2l_utils.book.explorer")       # the module: d2l.explore is the function
 
 
 def curves(depth, shortcut):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .records import data_sha256
+from ..book.records import data_sha256
 
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 RULES = {  # argument: (what it must be, its kind, what holds for it)

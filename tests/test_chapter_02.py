@@ -61,7 +61,7 @@ def test_pictures_belong_to_the_record(experiment):
     """What the stored pictures miss is near what the record says that their nets miss on 500 pictures."""
     last = d2l.recorded("identity").query("step == 200")
     X = d2l.fashion_mnist(size=14, device="cpu").X_test[experiment.SHOWN] / 255
-    with np.load(d2l.records.RECORDED / "identity_pictures.npz") as pictures:
+    with np.load(d2l.book.records.RECORDED / "identity_pictures.npz") as pictures:
         assert len(pictures.files) == 2 * 3 * 5
         for name in pictures.files:
             depth, start, t = name.split()

@@ -1,0 +1,1 @@
+"""What makes the pages alive and their numbers true."""
