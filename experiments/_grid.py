@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 import torch
 
 import d2l_utils as d2l
-from d2l_utils.book.records import data_sha256
 from d2l_utils.engine.hardware import choose_device, fast_bfloat16
 
 PRECISION = "bfloat16" if fast_bfloat16(choose_device()) else "float32"      # what fit chooses on this machine
@@ -35,7 +34,7 @@ def main(name, configs, run, corner, data, finish=None, workers=2, **small):
     if options.smoke:
         torch.set_num_threads(1)                     # quick also where other programs keep the cores busy
         configs, run, options.folder = corner, partial(run, **small), options.folder or tempfile.mkdtemp()
-    sha256 = data_sha256(images(full=data["full"] and not options.smoke, size=data["size"]))
+    sha256 = images(full=data["full"] and not options.smoke, size=data["size"]).sha256()
     if options.workers:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.workers, context, torch.set_num_threads, (1,)) as pool:

@@ -1,7 +1,6 @@
 """Recorded experiments: recorded() loads one, run_grid() makes one, run by run, and survives `kill -9`."""
 
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -86,14 +85,6 @@ def processor():
     names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines()
              if line.startswith("model name")] if cpuinfo.exists() else []
     return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
-
-
-def data_sha256(data):
-    """SHA-256 of a data set's tensors, training and test, images and labels."""
-    digest = hashlib.sha256()
-    for tensor in (data.X_train, data.y_train, data.X_test, data.y_test):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None):

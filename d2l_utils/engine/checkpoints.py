@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ..book.records import data_sha256
-
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 RULES = {  # argument: (what it must be, its kind, what holds for it)
     "epochs": ("a whole number from 1", Integral, lambda value: value >= 1),
@@ -77,7 +75,7 @@ def fingerprint(net):
 
 def describe(settings, net, data, processes):
     """Everything that two calls must have in common for one to go on where the other stopped."""
-    return vars(settings) | {"net": fingerprint(net), "data": data_sha256(data), "processes": processes}
+    return vars(settings) | {"net": fingerprint(net), "data": data.sha256(), "processes": processes}
 
 
 def save_checkpoint(path, net, optimizer, run, rows):
