@@ -1,4 +1,4 @@
-"""Probes of a network: they compute and never plot. Shapes, parameters and multiply-adds, read off a forward pass."""
+"""What a network is: its parameters, shapes, multiply-adds and memory, read off forward passes that compute nothing."""
 
 import copy
 import operator
@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.utils.flop_counter import FlopCounterMode
 
-from .resnet import PadShortcut
+from .blocks import PadShortcut
+
+
+def parameter_count(net, trainable=False):
+    """How many parameters a net has, each shared one counted once; with `trainable=True` only those that train."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad or not trainable)
 
 
 def on_meta(net):
@@ -19,22 +25,48 @@ def on_meta(net):
 
 def layer_table(net, *shape):
     """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
-    parameters, multiply-adds. Nothing is computed (meta device), so that any depth and size takes moments."""
+    parameters, multiply-adds. Nothing is computed, so that any depth and size takes moments."""
     net, rows = on_meta(net), []
 
     def note(name):
         def hook(layer, inputs, output):
-            weights = layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
             rows.append({"layer": name, "kind": type(layer).__name__, "output": tuple(output.shape[1:]),
-                         "parameters": sum(p.numel() for p in layer.parameters()),
-                         "multiply_adds": output.numel() * weights})
+                         "parameters": parameter_count(layer), "multiply_adds": counter.get_total_flops() // 2})
         return hook
 
     for name, layer in net.named_modules():
         if not list(layer.children()):
             layer.register_forward_hook(note(name))
-    net(torch.empty(1, *shape, device="meta"))
-    return pd.DataFrame(rows)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, *shape, device="meta"))
+    return growth(rows, ["multiply_adds"])
+
+
+def growth(rows, columns):
+    """Rows as a table, with `columns`, which count from the first row on, turned into each row's own share."""
+    table = pd.DataFrame(rows)
+    table[columns] -= table[columns].shift(fill_value=0)
+    return table
+
+
+def part_table(parts, *shape):
+    """A row per part of a net (a dict of modules that follow one another) for one input (C, H, W): the output's shape,
+    parameters, multiply-adds, and the MiB that training keeps for the backward pass: what autograd saves, each tensor
+    once, weights left out."""
+    modules = on_meta(nn.Sequential(*parts.values())).train()
+    saved, rows = {p.untyped_storage()._cdata: 0 for p in modules.parameters()}, []
+    X = torch.empty(2, *shape, device="meta")              # two: batch norm refuses a single one on a 1x1 map
+
+    def keep(tensor):
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor.nbytes)
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        for name, part in zip(parts, modules, strict=True):
+            X = part(X)
+            rows.append({"part": name, "output": tuple(X.shape[1:]), "parameters": parameter_count(part),
+                         "multiply_adds": counter.get_total_flops() // 4, "MiB": sum(saved.values()) / 2**21})
+    return growth(rows, ["multiply_adds", "MiB"])
 
 
 class BlockTracer(fx.Tracer):

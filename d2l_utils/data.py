@@ -3,21 +3,17 @@
 The bundled file holds the first 10,000 training and the first 2,000 test images, so nothing needs a network.
 """
 
-import contextlib
-import gzip
 import hashlib
 import io
 import os
-import tempfile
-import zlib
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .engine import sources
 from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -88,75 +84,46 @@ def epoch_generator(seed, epoch, purpose=0):
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
 
-def verified(path, sha256, remedy=OTHER_SOURCE):
-    """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected and the found
-    checksum and the remedy where the file was truncated or altered."""
-    content = Path(path).read_bytes()
-    if Path(path).suffix == ".gz":
-        with contextlib.suppress(OSError, EOFError, zlib.error):    # not unzippable: its checksum is wrong then
-            content = gzip.decompress(content)
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path} is damaged: expected SHA-256 {sha256}, found {found} ({len(content):,} bytes); "
-                         f"{remedy}")
-    return content
-
-
-def cache_folder():
-    """Where downloads are kept: `$XDG_CACHE_HOME/d2l_utils`, by default `~/.cache/d2l_utils`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d2l_utils"
-
-
-def download(folder):
-    """Have torchvision fetch the four original files into `folder`: all of them or none. Raises ConnectionError with
-    the choices where that fails."""
+def fetch(folder):
+    """Have torchvision download the four original files; returns the folder that they are in."""
     from torchvision.datasets import FashionMNIST as Published
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as part:
-        try:
-            raw = Path(Published(part, download=True).raw_folder)
-        except (OSError, RuntimeError, HTTPException) as error:
-            raise ConnectionError(
-                f"Fashion-MNIST could not be downloaded ({' '.join(str(error).split())}). Use the bundled subset "
-                f"(full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
-                f"or on Debian and Ubuntu: apt-get install dataset-fashion-mnist") from error
-        for name in FILES:
-            os.replace(raw / name, folder / name)
-    return folder
+    return Published(folder, download=True).raw_folder
 
 
 def find_full():
-    """The folder of the full set: `$D2L_DATA`, the user's cache, Debian's package, or a fresh download."""
-    named = os.environ.get("D2L_DATA")
-    for folder in [Path(named)] if named else [cache_folder(), DEBIAN]:
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if not missing:
-            return folder
-    if named:
-        raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}; {named!r} lacks "
-                                f"{', '.join(missing)}")
-    return download(cache_folder())
+    """The folder of the full set: `$D2L_DATA`, Debian's package, the user's cache, or a fresh download."""
+    if named := os.environ.get("D2L_DATA"):
+        missing = [name for name in FILES if sources.find([name], named) is None]
+        if missing:
+            raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}; {named!r} lacks "
+                                    f"{', '.join(missing)}")
+        return Path(named)
+    cache = sources.cache_folder()
+    return sources.find(FILES, DEBIAN, cache) or sources.download(
+        fetch, FILES, cache, "Fashion-MNIST",
+        f"Use the bundled subset (full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
+        "or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
 
 
 def read_full():
     """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
     folder = find_full()
-    contents = {name: verified(folder / name, sha256) for name, sha256 in FILES.items()}
+    contents = {name: sources.verified(folder / name, sha256, OTHER_SOURCE) for name, sha256 in FILES.items()}
     return [np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28) if "images" in name
             else np.frombuffer(content, np.uint8, offset=8) for name, content in contents.items()]
 
 
 def read_bundled():
     """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
-    with np.load(io.BytesIO(verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
+    with np.load(io.BytesIO(sources.verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
         return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
 
 
 def fashion_mnist(full=False, size=28, device=None):
     """Fashion-MNIST on `device` (default: `choose_device()`), images of `size` 28 or 14 pixels a side (2x2 means).
 
-    The bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000: from `$D2L_DATA`, the user's cache,
-    Debian's package or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline.
+    The bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000: from `$D2L_DATA`, Debian's package, the
+    user's cache or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline.
     """
     if size not in (14, 28):
         raise ValueError(f"size must be 14 or 28, got {size!r}")

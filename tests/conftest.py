@@ -1,8 +1,11 @@
 """What the tests share: the repository's root, the built site, the browser; property tests draw the same each time."""
 
+import contextlib
 import gc
+import http.server
 import shutil
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -22,6 +25,67 @@ def collect_sockets():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files`, name -> bytes, on this machine. `faults`, name -> "missing", "cut" (the connection breaks in the
+    middle of the file) or "altered" (its last byte is another); `asked` has the names asked for, in order."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.faults, self.asked = {}, {}, []
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.strip("/")
+        self.server.asked.append(name)
+        content, fault = self.server.files.get(name), self.server.faults.get(name)
+        if content is None or fault == "missing":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        sent = {"cut": content[:len(content) // 2], "altered": content[:-1] + bytes([content[-1] ^ 1])}
+        with contextlib.suppress(ConnectionError):                      # a client that hangs up early
+            self.wfile.write(sent.get(fault, content))
+
+    def log_message(self, *arguments):
+        """Silent."""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A local server without files."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as running:
+        yield running
+        running.shutdown()
+    collect_sockets()
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """A user without a home folder, as in `docker run --user 12345`."""
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+
+
+@pytest.fixture
+def one_thread():
+    """The nets here are small: a second thread costs more than it brings, and much more on a busy machine."""
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""explore(), show() and train_lab(): both forms, and what they refuse."""
+"""explore() and show(): both forms, and what they refuse."""
 
 import importlib
 import json
@@ -8,14 +8,11 @@ from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 import d2l_utils as d2l
 from d2l_utils import plots
-from d2l_utils.book import lab
 
 explore = importlib.import_module("d2l_utils.book.explorer")       # the module: d2l.explore is the function
 
@@ -35,8 +32,7 @@ AXES = {"depth": [8, 20, 32, 56], "shortcut": ["none", "identity"]}
 def shown(monkeypatch):
     """What is displayed, in order."""
     seen = []
-    for module in (explore, lab):
-        monkeypatch.setattr(module, "display", seen.append)
+    monkeypatch.setattr(explore, "display", seen.append)
     return seen
 
 
@@ -301,65 +297,3 @@ def test_two_shown_figures_share_no_id(shown):
 def test_show_refuses_what_it_cannot_show(arguments, message):
     with pytest.raises(TypeError, match=message):
         d2l.show(*arguments)
-
-
-@pytest.fixture
-def little(monkeypatch):
-    """64 images at 14x14: an epoch of plain-8 takes well under a second."""
-    data = d2l.fashion_mnist(size=14, device="cpu")
-    return d2l.FashionMNIST(data.X_train[:64], data.y_train[:64], data.X_test[:8], data.y_test[:8])
-
-
-def test_the_lab_trains_a_real_net_and_keeps_earlier_curves(little, shown):
-    d2l.train_lab(little)
-    assert isinstance(shown[0], widgets.VBox)
-    bench = lab.Lab(little)
-    bench.settings["epochs"].value = 2
-    bench.run_button.click()
-    bench.thread.join(60)
-    bench.settings["shortcut"].value = "A"
-    bench.run_button.click()
-    bench.thread.join(60)
-    assert [len(run["errors"]) for run in bench.runs] == [2, 2]
-    assert "plain 8, rate 0.1, seed 0" in bench.picture.value
-    assert "residual 8, rate 0.1, seed 0" in bench.picture.value
-    assert "epoch 2 of 2" in bench.message.value
-    assert (bench.run_button.disabled, bench.stop_button.disabled) == (False, True)
-
-
-def test_the_labs_net_is_the_one_that_fit_trains(little):
-    bench = lab.Lab(little)
-    bench.settings["epochs"].value = 1
-    bench.settings["seed"].value = 3
-    bench.run()
-    bench.thread.join(60)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        net = d2l.small_resnet(8, None)
-    history = d2l.fit(net, little, 1, seed=3, progress=False)
-    assert bench.runs[0]["errors"] == list(history.train_error)
-
-
-def test_stop_ends_the_labs_run_within_an_epoch(shown):
-    data = d2l.fashion_mnist(size=14, device="cpu")
-    bench = lab.Lab(data)
-    bench.settings["depth"].value = 56
-    bench.settings["epochs"].value = 10
-    bench.run_button.click()
-    bench.stop_button.click()
-    bench.thread.join(20)
-    assert not bench.thread.is_alive()
-    assert "stopped after 0 of 10 epochs" in bench.message.value
-    assert not bench.run_button.disabled
-
-
-def test_in_the_book_the_lab_shows_recorded_runs_and_the_way_to_colab(book, shown, monkeypatch):
-    rows = [{"depth": depth, "shortcut": shortcut, "precision": "float32", "seed": seed, "epoch": epoch,
-             "train_error": 0.5 / epoch + 0.01 * seed + depth / 1000, "diverged": False}
-            for depth in (8, 20, 32, 56) for shortcut in ("none", "A") for seed in (0, 1) for epoch in (1, 2)]
-    monkeypatch.setattr(lab, "recorded", lambda name: pd.DataFrame(rows))
-    d2l.train_lab(notebook="chapters/01_degradation.ipynb")
-    explorer, link = (output.data for output in shown)
-    assert 'id="lab"' in explorer
-    assert "Plain 56: training error 31.1% after 2 epochs, the mean of 2 seeds" in explorer
-    assert 'href="https://colab.example/main/chapters/01_degradation.ipynb"' in link

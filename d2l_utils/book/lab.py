@@ -1,33 +1,85 @@
-"""train_lab(): settings, Run and Stop. With a kernel it trains; in the built book it shows what was recorded."""
+"""train_lab(): settings, Run and Stop. With a kernel it trains; in the built book it shows what was recorded.
 
+A run is a process of its own: the notebook's random numbers, figures and cores are left alone; Stop ends it at once.
+"""
+
+import contextlib
 import html
 import itertools
+import multiprocessing
 import os
+import pickle
+import signal
 import threading
 
 import ipywidgets as widgets
 import torch
 from IPython.display import HTML, display
+from matplotlib.ticker import PercentFormatter
 
 from .. import plots
-from ..data import fashion_mnist
+from ..data import FashionMNIST, fashion_mnist
 from ..resnet import small_resnet
 from ..training import Diverged, fit
+from . import building
 from .explorer import explore, to_svg
-from .records import recorded
 
 DASHES = "-", "--", ":", "-."
+spawned = multiprocessing.get_context("spawn")
 
 
-class Stopped(Exception):
-    """The reader pressed Stop."""
+def picture(runs):
+    """The training errors of the `runs` that have some, epoch by epoch, as SVG; nothing while there are none."""
+    runs = [run for run in runs if run["errors"]]
+    if not runs:
+        return ""
+    fig, ax = plots.figure()
+    dashes = {colour: itertools.cycle(DASHES) for colour in plots.COLOURS.values()}
+    for run in runs:
+        colour = plots.COLOURS[run["shortcut"] or "none"]
+        ax.plot(range(1, len(run["errors"]) + 1), run["errors"], next(dashes[colour]), marker="o", color=colour,
+                label=run["label"])
+    ax.set(xlabel="epoch", ylabel="training error", ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend()
+    return to_svg(fig, f"Training error of {len(runs)} runs, epoch by epoch.", "lab")
+
+
+def end_with_parent():
+    """End this process when the kernel that started it ends, however it does."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def train(sender, pickled, runs, depth, shortcut, norm, lr, epochs, seed):
+    """What a run's process does: it trains the net of the last of `runs` on the data and sends, after each epoch and
+    where it fails, that run's errors, the picture of all runs, and what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                  # interrupting a cell does not mean this run
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))    # the notebook keeps a core
+
+    def send(text):
+        sender.send((runs[-1]["errors"], picture(runs), text))
+
+    def report(history):
+        runs[-1]["errors"] = list(history["train_error"])
+        send(f"epoch {len(history)} of {epochs}, training error {runs[-1]['errors'][-1]:.1%}")
+
+    try:
+        data = pickle.loads(pickled)
+        torch.manual_seed(seed)
+        fit(small_resnet(depth, shortcut, norm), data, epochs, lr=lr, seed=seed, progress=False, on_epoch=report)
+    except Exception as error:                                    # a process has no cell to fail in: say it
+        send(str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}")
 
 
 class Lab:
-    """The controls, the curves of all runs so far, and the thread that trains the present one on `data`."""
+    """The controls, the curves of all runs so far, and the process that trains the present one on `data`."""
 
     def __init__(self, data):
-        self.data, self.runs, self.thread, self.stopping = data, [], None, threading.Event()
+        self.data = pickle.dumps(data)      # multiprocessing would move the notebook's tensors into shared memory
+        self.runs, self.process, self.follower, self.stopped = [], None, None, False
         self.settings = {
             "depth": widgets.SelectionSlider(options=[8, 14, 20, 32, 44, 56], description="depth"),
             "shortcut": widgets.ToggleButtons(options=[("plain", None), ("residual", "A")], description="shortcut"),
@@ -39,100 +91,60 @@ class Lab:
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.message, self.picture = widgets.HTML(), widgets.HTML()
         self.run_button.on_click(lambda _: self.run())
-        self.stop_button.on_click(lambda _: self.stopping.set())
+        self.stop_button.on_click(lambda _: self.stop())
         buttons = widgets.HBox([self.run_button, self.stop_button, self.message])
         self.box = widgets.VBox([*self.settings.values(), buttons, self.picture])
 
     def run(self):
         """Start a run with the present settings; one at a time."""
-        if self.thread is not None and self.thread.is_alive():
+        if self.follower is not None and self.follower.is_alive():
             return
-        self.stopping.clear()
-        self.run_button.disabled, self.stop_button.disabled = True, False
         choice = {name: control.value for name, control in self.settings.items()}
-        name = f"{plots.NAMES[str(choice['shortcut']).replace('None', 'none')]} {choice['depth']}"
-        label = f"{name}{'' if choice['norm'] else ' without norm'}, rate {choice['lr']:g}, seed {choice['seed']}"
-        self.runs.append({"label": label, "shortcut": choice["shortcut"], "errors": []})
-        self.thread = threading.Thread(target=self.train, kwargs=choice, daemon=True)
-        self.thread.start()
+        net = f"{plots.NAMES[choice['shortcut'] or 'none']} {choice['depth']}"
+        label = f"{net}{'' if choice['norm'] else ' without norm'}, rate {choice['lr']:g}, seed {choice['seed']}"
+        run = {"label": label, "shortcut": choice["shortcut"], "errors": []}
+        self.runs.append(run)
+        receiver, sender = spawned.Pipe(duplex=False)
+        self.process = spawned.Process(target=train, args=(sender, self.data, self.runs), kwargs=choice, daemon=True)
+        self.process.start()
+        sender.close()                                     # the process has the only other end: its end ends the pipe
+        self.stopped, self.run_button.disabled, self.stop_button.disabled = False, True, False
+        self.say(run, "the first epoch is running")
+        self.follower = threading.Thread(target=self.follow, args=(receiver, run, choice["epochs"]), daemon=True)
+        self.follower.start()
 
-    def train(self, depth, shortcut, norm, lr, epochs, seed):
-        """Train one net and draw its curve as it goes; whatever ends the run is said beside the buttons."""
-        run = self.runs[-1]
+    def stop(self):
+        """End the present run, wherever it is."""
+        self.stopped = True
+        self.process.terminate()
 
-        def draw(history):
-            run["errors"] = list(history["train_error"])
-            self.say(f"{run['label']}: epoch {len(history)} of {epochs}, training error {run['errors'][-1]:.1%}")
-            self.draw()
+    def follow(self, receiver, run, epochs):
+        """Show what the run's process sends, and say so where it was ended."""
+        with contextlib.suppress(EOFError, OSError):       # the pipe's end
+            while True:
+                run["errors"], self.picture.value, text = receiver.recv()
+                self.say(run, text)
+        self.process.join()
+        if self.stopped or self.process.exitcode:
+            ended = "stopped" if self.stopped else f"its process ended with exit code {self.process.exitcode}"
+            self.say(run, f"{ended} after {len(run['errors'])} of {epochs} epochs")
+        self.run_button.disabled, self.stop_button.disabled = False, True
 
-        def check(*_):
-            if self.stopping.is_set():
-                raise Stopped
-
-        self.say(f"{run['label']}: the first epoch is running")
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                net = small_resnet(depth, shortcut, norm)
-            net.register_forward_pre_hook(check)                  # before every batch: Stop need not wait for an epoch
-            fit(net, self.data, epochs, lr=lr, seed=seed, progress=False, on_epoch=draw)
-        except Stopped:
-            self.say(f"{run['label']}: stopped after {len(run['errors'])} of {epochs} epochs")
-        except Diverged as error:
-            self.say(f"{run['label']}: {error}")
-        except Exception as error:                                # a thread has no cell to fail in: say it here
-            self.say(f"{run['label']}: {type(error).__name__}: {error}")
-            raise
-        finally:
-            self.run_button.disabled, self.stop_button.disabled = False, True
-
-    def say(self, text):
-        self.message.value = html.escape(text)
-
-    def draw(self):
-        """The training error of every run so far."""
-        fig, ax = plots.figure()
-        dashes = {colour: itertools.cycle(DASHES) for colour in plots.COLOURS.values()}
-        for run in self.runs:
-            colour = plots.COLOURS[run["shortcut"] or "none"]
-            ax.plot(range(1, len(run["errors"]) + 1), run["errors"], next(dashes[colour]), marker="o", color=colour,
-                    label=run["label"])
-        ax.set(xlabel="epoch", ylabel="training error", ylim=(0, None))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.yaxis.set_major_formatter(plots.PercentFormatter(1, decimals=0))
-        ax.legend()
-        self.picture.value = to_svg(fig, f"Training error of {len(self.runs)} runs, epoch by epoch.", "lab")
+    def say(self, run, text):
+        self.message.value = html.escape(f"{run['label']}: {text}")
 
 
-def recorded_lab(notebook, table):
-    """The lab of the built book: recorded runs through explore(), and the way to a kernel."""
-    table = table[table.precision == table.precision.mode()[0]]          # the float32 runs are a control
-
-    kinds = {plots.NAMES[kind]: kind for kind in sorted(table.shortcut.unique(), reverse=True)}
-
-    def lab(depth, net):
-        fig, ax = plots.figure()
-        for name, kind in kinds.items():
-            runs = table[(table.depth == depth) & (table.shortcut == kind)]
-            runs = runs.pivot(index="seed", columns="epoch", values="train_error")
-            plots.band(runs, ax, plots.COLOURS[kind], name, alpha=1 if name == net else 0.3)
-            if name == net:
-                caption = (f"{net.capitalize()} {depth}: training error {runs.iloc[:, -1].mean():.1%} after "
-                           f"{runs.columns[-1]} epochs, the mean of {len(runs)} seeds (the band is their range).")
-        ax.set(xlabel="epoch", ylabel="training error", ylim=(0, table.train_error.max()), xticks=runs.columns)
-        ax.legend()
-        return fig, caption
-
-    explore(lab, depth=sorted(table.depth.unique()), net=list(kinds))
+def train_lab(data=None, recorded=None, notebook="chapters/01_degradation.ipynb", **axes):
+    """Choose depth, shortcut, norm, rate, epochs and seed, press Run, and watch a real net train on `data` (default:
+    the bundled images at 14x14); earlier curves stay. In the built book: `explore(recorded, **axes)`, if there is a
+    `recorded`, and a link to the notebook in Colab."""
+    if data is not None and not isinstance(data, FashionMNIST):
+        raise TypeError(f"data must be a FashionMNIST or None, got {type(data).__name__}")
+    if not building():
+        display(Lab(fashion_mnist(size=14) if data is None else data).box)
+        return
+    if recorded is not None:
+        explore(recorded, **axes)
     link = html.escape(os.environ.get("D2L_COLAB", "") + notebook)
     display(HTML(f'<p class="lab-link">These runs were recorded. To train your own, with any depth, rate and seed, '
                  f'<a href="{link}">open this chapter in Colab</a> and press Run.</p>'))
-
-
-def train_lab(data=None, notebook="chapters/01_degradation.ipynb"):
-    """Choose depth, shortcut, norm, rate, epochs and seed, press Run, and watch a real net train on `data` (default:
-    the bundled images at 14x14); earlier curves stay. In the built book: the recorded runs, and a link to Colab."""
-    if os.environ.get("D2L_BOOK"):
-        recorded_lab(notebook, recorded("degradation"))
-    else:
-        display(Lab(data if data is not None else fashion_mnist(size=14)).box)

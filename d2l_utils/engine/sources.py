@@ -1,0 +1,84 @@
+"""Where pictures and published weights come from: files that are found, verified by their SHA-256, or downloaded.
+
+Nothing half-written is left behind, and what goes wrong is one sentence that says what to do.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+import zlib
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+
+def cache_folder():
+    """Where downloads are kept: `$XDG_CACHE_HOME/d2l_utils`, by default `~/.cache/d2l_utils`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "d2l_utils")
+
+
+def find(names, *folders):
+    """The first of `folders` that holds all files `names`, or None. A folder that cannot be read holds none."""
+    return next((folder for folder in folders if all(os.path.isfile(Path(folder, name)) for name in names)), None)
+
+
+def verified(path, sha256, remedy):
+    """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected checksum (or how it
+    begins), the found one and the remedy where the file was truncated or altered."""
+    content = Path(path).read_bytes()
+    if Path(path).suffix == ".gz":
+        with contextlib.suppress(OSError, EOFError, zlib.error):    # not unzippable: its checksum is wrong then
+            content = gzip.decompress(content)
+    found = hashlib.sha256(content).hexdigest()
+    if not found.startswith(sha256):
+        raise ValueError(f"{path} is damaged: expected SHA-256 {sha256}, found {found} ({len(content):,} bytes); "
+                         f"{remedy}")
+    return content
+
+
+def download(fetch, names, folder, what, choices):
+    """Have `fetch(empty folder)` get the files `names`, and put them into `folder`: all of them or none, one process at
+    a time. `fetch` returns where they are. Raises ConnectionError that says `what` failed, why, and the `choices`."""
+    try:
+        if folder.parts[0].startswith("~"):
+            raise OSError("there is no home folder to keep it in")
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"), tempfile.TemporaryDirectory(dir=folder) as part:
+            if find(names, folder) is None:               # or another process was faster
+                there = fetch(Path(part))
+                for name in names:
+                    os.replace(Path(there, name), folder / name)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise ConnectionError(f"{what} could not be downloaded to {folder} ({reason}). {choices}") from error
+    return folder
+
+
+def published_weights(name, generation):
+    """torchvision's entry for the weights of its net `name` in a generation, "V1" or "V2". Raises ValueError."""
+    from torchvision.models import get_model_weights
+    entries = {entry.name.split("_")[1]: entry for entry in get_model_weights(name)}
+    if generation not in entries:
+        raise ValueError(f"weights must be {' or '.join(map(repr, entries))} for {name}, got {generation!r}")
+    return entries[generation]
+
+
+def published_state(url):
+    """The state dict at torchvision's `url`, from torch's cache or downloaded into it; the file's name ends in the
+    first digits of its SHA-256. Raises ValueError for a damaged file, ConnectionError offline."""
+    folder, name = Path(torch.hub.get_dir(), "checkpoints"), url.rsplit("/", 1)[1]
+    digits = Path(name).stem.rsplit("-", 1)[1]
+
+    def fetch(part):
+        torch.hub.download_url_to_file(url, str(part / name), hash_prefix=digits)
+        return part
+
+    if find([name], folder) is None:
+        download(fetch, [name], folder, name, f"Use pretrained=False, or put the file from {url} at {folder / name}.")
+    content = verified(folder / name, digits, "remove it, then run again to download it")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
