@@ -2,20 +2,18 @@
 
 import gzip
 import hashlib
-import http.server
-import threading
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import collect_sockets
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST as Published
 
 import d2l_utils as d2l
 from d2l_utils import data
+from d2l_utils.engine import sources
 from d2l_utils.engine.hardware import choose_device
 
 CONTENT = "4084017359325b0b158fe7759bc20781f98a81c5bd2d091c099af840dbce1625"   # of the four arrays, one after the other
@@ -85,29 +83,9 @@ def test_d2l_device_is_read_when_called_and_the_argument_wins(monkeypatch):
 
 # The full set: a tiny one in its place, served by a real server on this machine
 
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; `cut` breaks the connection in the middle of a file, `altered` changes its last byte."""
-
-    fault, asked = None, 0
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        content = (self.folder / self.path.strip("/")).read_bytes()
-        type(self).asked += 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        faulty = self.fault if self.path.startswith("/t10k-labels") else None       # the last of the four
-        if faulty == "altered":
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        self.wfile.write(content[:len(content) // 2] if faulty == "cut" else content)
-
-
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A full set of 60 and 10 random images in the original format, its server, and an empty cache."""
+def tiny(tmp_path, monkeypatch, server):
+    """A full set of 60 and 10 random images in the original format: its folder and its server, and an empty cache."""
     folder, random = tmp_path / "source", np.random.default_rng(0)
     folder.mkdir()
     checksums, resources = {}, []
@@ -116,44 +94,40 @@ def tiny(tmp_path, monkeypatch):
         shape = (n, 28, 28) if "images" in name else (n,)
         header = np.array([0x0800 + len(shape), *shape], ">i4").tobytes()          # uint8, so many dimensions
         content = header + random.integers(0, 10, shape, np.uint8).tobytes()
-        (folder / name).write_bytes(gzip.compress(content))
+        server.files[name] = gzip.compress(content)
+        (folder / name).write_bytes(server.files[name])
         checksums[name] = hashlib.sha256(content).hexdigest()
-        resources.append((name, hashlib.md5((folder / name).read_bytes()).hexdigest()))
-    handler = type("Handler", (Server,), {"folder": folder})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        monkeypatch.setattr(data, "FILES", checksums)
-        monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
-        monkeypatch.setattr(Published, "resources", resources)
-        monkeypatch.setattr(Published, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        yield folder, handler
-        server.shutdown()
-    collect_sockets()
+        resources.append((name, hashlib.md5(server.files[name]).hexdigest()))
+    monkeypatch.setattr(data, "FILES", checksums)
+    monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
+    monkeypatch.setattr(Published, "resources", resources)
+    monkeypatch.setattr(Published, "mirrors", [server.address])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
 
 
 def cached():
-    return sorted(path.name for path in data.cache_folder().glob("**/*"))
+    return sorted(path.name for path in sources.cache_folder().glob("**/*") if path.name != ".lock")
 
 
-def test_full_set_is_downloaded_once_and_verified(tiny):
-    handler = tiny[1]
+def test_full_set_is_downloaded_once_and_verified(tiny, server):
     images = d2l.fashion_mnist(full=True, device="cpu")
     assert images.X_train.shape == (60, 1, 28, 28)
     assert images.y_test.shape == (10,)
     assert cached() == sorted(data.FILES)
-    asked = handler.asked
+    asked = list(server.asked)
+    assert set(asked) == set(data.FILES)
     d2l.fashion_mnist(full=True, device="cpu")
-    assert handler.asked == asked
+    assert server.asked == asked
 
 
-@pytest.mark.parametrize("fault", ["cut", "altered"])
-def test_failed_download_leaves_nothing_and_the_next_one_works(tiny, fault):
-    tiny[1].fault = fault
-    with pytest.raises(ConnectionError, match=r"could not be downloaded \(.*t10k-labels-idx1-ubyte\.gz"):
+@pytest.mark.parametrize("fault", ["cut", "altered", "missing"])
+def test_failed_download_leaves_nothing_and_the_next_one_works(tiny, server, fault):
+    server.faults["t10k-labels-idx1-ubyte.gz"] = fault                   # the last of the four
+    with pytest.raises(ConnectionError, match=r"could not be downloaded to .*\(.+\)\. Use the bundled"):
         d2l.fashion_mnist(full=True)
     assert cached() == []
-    tiny[1].fault = None
+    server.faults.clear()
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
 
 
@@ -177,20 +151,46 @@ def test_no_network_names_the_choices(tiny, monkeypatch):
     assert cached() == []
 
 
-def test_d2l_data_wins_and_must_be_complete(tiny, monkeypatch):
-    folder, handler = tiny
-    monkeypatch.setenv("D2L_DATA", str(folder))
+def test_d2l_data_wins_and_must_be_complete(tiny, server, monkeypatch):
+    monkeypatch.setenv("D2L_DATA", str(tiny))
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
-    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    (tiny / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"D2L_DATA must be a folder with .* lacks t10k-labels-idx1-ubyte.gz"):
         d2l.fashion_mnist(full=True)
-    assert handler.asked == 0
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", None])
+def test_without_a_home_data_are_found_or_the_choices_named(tiny, server, monkeypatch, tmp_path, no_home, home):
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConnectionError, match=r"full=False.*D2L_DATA.*dataset-fashion-mnist") as error:
+        d2l.fashion_mnist(full=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "~").exists()
+    monkeypatch.setattr(data, "DEBIAN", tiny)
+    assert len(d2l.fashion_mnist(full=True).X_train) == 60
+    monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
+    monkeypatch.setenv("D2L_DATA", str(tiny))
+    assert len(d2l.fashion_mnist(full=True).X_train) == 60
+    assert server.asked == []
+
+
+def test_the_package_is_tried_before_the_cache(tiny, monkeypatch):
+    cache = sources.cache_folder()
+    cache.mkdir(parents=True)
+    for name in data.FILES:
+        (cache / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+        d2l.fashion_mnist(full=True)
+    monkeypatch.setattr(data, "DEBIAN", tiny)
+    assert len(d2l.fashion_mnist(full=True).X_train) == 60
 
 
 def test_damaged_file_is_named_with_both_checksums_and_the_remedy(tiny, monkeypatch):
-    folder = tiny[0]
-    monkeypatch.setenv("D2L_DATA", str(folder))
-    path = folder / "train-images-idx3-ubyte.gz"
+    monkeypatch.setenv("D2L_DATA", str(tiny))
+    path = tiny / "train-images-idx3-ubyte.gz"
     whole = path.read_bytes()
     altered = gzip.compress(gzip.decompress(whole)[:-1] + b"\xff")
     for content in (whole[:1000], altered, b"", b"<html>Not found</html>"):
