@@ -41,11 +41,12 @@ test: lint $(COLAB)  ## check everything: ruff, a clean book build, then unit, n
 	$(MAKE) book
 	$(PYTEST) tests chapters --nbval --nbval-cell-timeout 120 --durations 10
 
-lint: $(READY)  ## check the code's style, in files and notebooks
+lint: $(READY)  ## check the code's style, in files and notebooks, and the chapters' form (seconds)
 	$(BIN)/ruff check .
+	$(BIN)/python tools/chapter_rules.py
 
 notebooks: $(READY)  ## bring chapters/*.ipynb into the form that is committed (no outputs, no timestamps)
-	$(BIN)/python tools/notebooks.py notebooks
+	$(BIN)/python tools/notebooks.py
 
 experiments: $(READY)  ## run every recorded experiment that is not finished (hours; a killed run goes on)
 	for script in experiments/[!_]*.py; do $(BIN)/python "$$script" || exit 1; done
@@ -55,7 +56,7 @@ bench: $(READY)  ## time what has a time limit, on the built book
 	$(PYTEST) tests -m bench -s -v
 
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
-	$(BIN)/python tools/notebooks.py address "$(URL)"
+	$(BIN)/python tools/address.py "$(URL)"
 
 clean:  ## remove what was built; .venv and results stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
