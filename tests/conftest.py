@@ -16,7 +16,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
-sys.path.insert(0, str(ROOT / "tools"))                      # the book's own tools are tested too
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "_ext")]     # the tools of the book are tested too
 settings.register_profile("book", deadline=None, derandomize=True, database=None)
 settings.load_profile("book")
 
