@@ -6,7 +6,8 @@ The bundled file holds the first 10,000 training and the first 2,000 test images
 import hashlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from .engine import sources
 from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-MEAN, DEVIATION = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
+MEAN, STD = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
 BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
 BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -31,9 +32,10 @@ OTHER_SOURCE = ("remove it, then run again to use another source (a folder in $D
                 "dataset-fashion-mnist, a download)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FashionMNIST:
-    """Images as uint8 tensors (N, 1, size, size), labels as int64 tensors (N,), and the ten class names."""
+    """Images as uint8 tensors (N, 1, size, size), labels as int64 tensors (N,), and the ten class names. Two sets are
+    equal when they are the same object; sha256() compares what is in them."""
 
     X_train: torch.Tensor
     y_train: torch.Tensor
@@ -45,8 +47,16 @@ class FashionMNIST:
         """The SHA-256 of all four tensors, as hexadecimal digits: which pictures a result comes from."""
         digest = hashlib.sha256()
         for tensor in (self.X_train, self.y_train, self.X_test, self.y_test):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def split(self, n):
+        """The set without its last `n` training images, and these: images and labels. ValueError if none is left."""
+        kept = len(self.X_train) - n
+        if kept < 1:
+            raise ValueError(f"validation must be below the number of training images, {len(self.X_train)}, got {n}")
+        return (replace(self, X_train=self.X_train[:kept], y_train=self.y_train[:kept]),
+                (self.X_train[kept:], self.y_train[kept:]))
 
 
 def pool2x2(X):
@@ -55,23 +65,19 @@ def pool2x2(X):
 
 
 def normalise(X):
-    """uint8 images -> float32 with the training pixels' mean 0 and deviation 1; float input is returned as it is."""
-    return X if X.is_floating_point() else X.float().div_(255).sub_(MEAN).div_(DEVIATION)
+    """uint8 images -> float32 with the training pixels' mean 0 and standard deviation 1; float input as it is."""
+    return X if X.is_floating_point() else X.float().div_(255).sub_(MEAN).div_(STD)
 
 
-def augment(X, generator, pad=None):
-    """Random crops of the padded images and random mirror images, (N, C, H, W) -> the same shape, a batch at a time on
-    X's device; `generator` is a CPU generator, so every device sees the same pictures. He et al. 2015 section 4.2."""
-    n, _, height, width = X.shape
-    pad = max(1, height // 14) if pad is None else pad                     # 2 of 28 pixels
-    shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator).to(X.device)
-    flip = (torch.rand(n, 1, generator=generator) < 0.5).to(X.device)
-    rows = shift[0] + torch.arange(height, device=X.device)                # (N, H)
-    columns = torch.arange(width, device=X.device)
-    columns = shift[1] + torch.where(flip, columns.flip(0), columns)       # (N, W)
-    images = torch.arange(n, device=X.device)[:, None, None]
-    padded = F.pad(X, (pad,) * 4)
-    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+class Purpose(IntEnum):
+    """What an epoch's random numbers are for: each has its own generator. The net's has its process's rank added."""
+
+    ORDER, AUGMENT, NET = 0, 1, 2
+
+
+def epoch_generator(seed, epoch, purpose=Purpose.ORDER):
+    """A CPU generator that follows from (seed, epoch, purpose): the same random numbers whatever the device."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
 
 def epoch_order(n, seed, epoch):
@@ -79,9 +85,28 @@ def epoch_order(n, seed, epoch):
     return torch.randperm(n, generator=epoch_generator(seed, epoch))
 
 
-def epoch_generator(seed, epoch, purpose=0):
-    """A CPU generator for (seed, epoch); `purpose` keeps order (0) and augmentation (1) apart."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
+def epoch_changes(n, size, seed, epoch):
+    """What crop_and_flip does to each of an epoch's n images of `size` pixels: shifts (n, 2) of up to `size` / 14
+    pixels (2 of 28), and whether it is mirrored (n,). He et al. 2015 section 4.2."""
+    generator, most = epoch_generator(seed, epoch, Purpose.AUGMENT), max(1, size // 14)
+    return (torch.randint(-most, most + 1, (n, 2), generator=generator),
+            torch.rand(n, generator=generator) < 0.5)
+
+
+def crop_and_flip(X, shift, flip):
+    """Images X (N, C, H, W), each with its window moved by `shift`
+    (N, 2) pixels down and right, zeros beyond the edge, and mirrored
+    where `flip` (N,): all at once, on X's device."""
+    n, _, height, width = X.shape
+    rows = torch.arange(height, device=X.device) + shift[:, :1]  # (N, H)
+    columns = torch.arange(width, device=X.device)
+    columns = torch.where(flip[:, None], columns.flip(0), columns)
+    columns = columns + shift[:, 1:]                             # (N, W)
+    rows, columns = rows.clamp(-1, height), columns.clamp(-1, width)
+    images = torch.arange(n, device=X.device)[:, None, None]
+    padded = F.pad(X, (1, 1, 1, 1))            # beyond the edge: zeros
+    X = padded[images, :, rows[:, :, None] + 1, columns[:, None, :] + 1]
+    return X.permute(0, 3, 1, 2)
 
 
 def fetch(folder):

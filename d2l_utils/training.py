@@ -4,210 +4,282 @@ Stochastic gradient descent with momentum as in He et al. 2015 section 4.2. The 
 and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch.
 """
 
-import contextlib
 import math
 import time
-from pathlib import Path
+from contextlib import closing
+from functools import partial
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .data import augment as crop_and_flip
-from .data import epoch_generator, epoch_order, normalise
-from .engine.checkpoints import Settings, describe, load_checkpoint, save_checkpoint
-from .engine.distributed import (
-    add_up,
-    average_statistics,
-    connect,
-    gradients,
-    part,
-    position,
-    start_equal,
-    wait_for_all,
-)
-from .engine.hardware import autocast, choose_precision, keep_memory, small_maps_side_by_side
-from .engine.progress import Diverged, History, Watch, table
+from .data import FashionMNIST, Purpose, crop_and_flip, epoch_changes, epoch_generator, epoch_order, normalise
+from .engine import checks, distributed
+from .engine.checkpoints import Checkpoint, describe
+from .engine.distributed import rank, world_size
+from .engine.hardware import autocast, choose_precision, keep_memory
+from .engine.progress import ProgressBar
+from .engine.settings import COUNT, Settings, obey, one_of
+from .engine.small_maps import small_maps_side_by_side
+from .engine.state import device_of, eval_mode, seeded_draws, training_form
 
-__all__ = ["Diverged", "History", "evaluate", "fit"]
-MEASURED = 10_000       # training loss and error are measured on the first so many training images, un-augmented
-LOOK = 20               # steps between looks at the loss: a look waits for the device
+TRAIN_IMAGES_MEASURED = 10_000      # training loss and error are measured on the first so many, un-augmented
+CHECK_EVERY = 20                    # steps between looks at the loss: a look waits for the device
 
 
-def learning_rate(progress, lr, schedule="one-cycle", warmup=0.3):
-    """The rate when `progress` (0 to 1) of the steps are done. "one-cycle": cosine up from lr/25 during the share
-    `warmup`, cosine down to 0 (after Smith 2018, arXiv:1803.09820); "cosine": linear up, cosine down; "step": linear
-    up, then lr, /10 at 1/2 and at 3/4 (He et al. 2015); "constant"."""
-    if schedule == "constant":
-        return lr
-    if progress < warmup:
-        rise = progress / warmup
-        return lr * (0.04 + 0.96 * (1 - math.cos(math.pi * rise)) / 2 if schedule == "one-cycle" else max(rise, 0.01))
-    if schedule == "step":
-        return lr * (1 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
-    return lr * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+class History(pd.DataFrame):
+    """A row per epoch: epoch, train_loss, train_error, (val_*, test_*), lr at its end, seconds of training."""
+
+    @property
+    def _constructor(self):
+        return History
+
+
+class Diverged(FloatingPointError):
+    """A loss was no finite number: at `step` (the first is 0) and the rate `lr` of a run whose `history` has the
+    epochs before; step and lr are None where a net was evaluated."""
+
+    def __init__(self, step=None, lr=None, history=None):
+        super().__init__(step, lr, history)
+        self.step, self.lr, self.history = step, lr, history
+
+    def __str__(self):
+        if self.step is None:
+            return "the loss is not a finite number: the net's weights or answers are not, or too large"
+        return (f"the loss is not a finite number at step {self.step}, at rate {self.lr:.3g}: "
+                "try a lower lr, a longer warmup, norm=True, or clip=1.0")
+
+
+def one_cycle(done, warmup):
+    """Cosine up from 1/25, cosine down to 0 (after Smith 2018)."""
+    if done < warmup:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * (done / warmup))) / 2
+    return (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
+
+
+def cosine(done, warmup):
+    """Linear up, cosine down to 0."""
+    if done < warmup:
+        return max(done / warmup, 0.01)
+    return (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
+
+
+def step_decay(done, warmup):
+    """Linear up, then 1, 1/10 at half, 1/100 at 3/4 (He et al. 2015)."""
+    if done < warmup:
+        return max(done / warmup, 0.01)
+    return 1 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+
+
+def constant(done, warmup):
+    """1 from the first step to the last."""
+    return 1
+
+
+SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine, "step": step_decay, "constant": constant}
+
+
+def learning_rate(done, lr, schedule="one-cycle", warmup=0.3):
+    """The rate when the share `done` (0 to 1) of the steps is done, the
+    share `warmup` of them rising; `lr` is the highest."""
+    return lr * SCHEDULES[schedule](done, warmup)
 
 
 def sgd(net, lr, momentum=0.9, weight_decay=1e-4):
-    """SGD whose weight decay leaves norm and bias (the parameters of one dimension) alone."""
-    groups = [{"params": [p for p in net.parameters() if p.dim() > 1], "weight_decay": weight_decay},
-              {"params": [p for p in net.parameters() if p.dim() <= 1], "weight_decay": 0.0}]
-    fused = next(net.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused)
+    """SGD whose weight decay leaves norm and bias (the parameters of
+    one dimension) alone; frozen parameters have no part in it."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in trained if p.dim() > 1],
+               "weight_decay": weight_decay},
+              {"params": [p for p in trained if p.dim() <= 1],
+               "weight_decay": 0.0}]
+    fused = trained[0].device.type in ("cpu", "cuda")
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum,
+                           fused=fused, foreach=not fused)
 
 
-def batches(data, epoch, settings):
-    """An epoch's batches (X float32 (N, C, H, W), y (N,), share): order and augmentation follow from (seed, epoch).
-    In one of many processes X, y are its part of the batch, and `share` is that part's size in batches."""
-    order = epoch_order(settings.images(data), settings.seed, epoch).to(data.X_train.device)
-    pictures = epoch_generator(settings.seed, epoch, purpose=1)
+def batches(data, epoch, settings, shard=None):
+    """An epoch's batches, X float (N, C, H, W) and y (N,): their order
+    and changes follow from (seed, epoch). `shard` picks some of each
+    batch's indices."""
+    X, y, seed = data.X_train, data.y_train, settings.seed
+    order = epoch_order(len(X), seed, epoch).to(X.device)
+    if settings.augment:
+        changes = epoch_changes(len(X), X.shape[2], seed, epoch)
+        shift, flip = (change.to(X.device) for change in changes)
     for batch in order.split(settings.batch_size):
-        X, y = data.X_train[batch], data.y_train[batch]
+        if shard is not None:
+            batch = shard(batch)
+        images = X[batch]
         if settings.augment:
-            X = crop_and_flip(X, pictures)
-        X, y, share = part(X, y)
-        yield normalise(X).contiguous(memory_format=torch.channels_last), y, share
+            images = crop_and_flip(images, shift[batch], flip[batch])
+        images = normalise(images)
+        yield images.contiguous(memory_format=torch.channels_last), y[batch]
 
 
-def train_step(net, X, y, optimizer, precision=None, clip=None, share=1.0):
-    """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. The loss stays on X's device.
-    In one of many processes, each with its `share` of the batch, loss and gradients are the mean over all parts."""
+def train_step(net, X, y, optimizer, precision=None, clip=None,
+               reduce=None, loss_function=F.cross_entropy, on_step=None):
+    """One step on the batch X (N, C, H, W), y (N,): forward, loss,
+    backward, update. The loss stays on X's device."""
     with autocast(X.device, precision):
         y_hat = net(X)
-    loss = F.cross_entropy(y_hat.float(), y)
+    loss = loss_function(y_hat.float(), y)
     optimizer.zero_grad()
     loss.backward()
     loss = loss.detach()
-    if position()[1] > 1:
-        add_up([loss, *gradients(net)], weight=share)
+    if reduce is not None:         # many processes share the batch
+        reduce(loss, net, len(y))
+    if on_step is not None:        # someone looks at the gradients
+        on_step(loss, net)
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
     optimizer.step()
     return loss
 
 
-def train_epoch(net, data, epoch, settings, optimizer, watch):
-    """One pass over the training images; returns the last rate and the seconds it took."""
-    start, steps = time.perf_counter(), math.ceil(settings.images(data) / settings.batch_size)
-    torch.manual_seed(epoch_generator(settings.seed, epoch, purpose=2 + position()[0]).initial_seed())
-    net.train()
+def check_finite(losses, rates, done):
+    """Diverged at the first of the last losses, when `done` steps are done, that is no finite number. This waits for
+    the device."""
+    for bad in (~torch.isfinite(torch.stack(losses))).nonzero().flatten().tolist()[:1]:
+        raise Diverged(done - len(losses) + bad, rates[bad])
+
+
+def train_epoch(net, data, epoch, settings, optimizer, bar, loss=F.cross_entropy, on_step=None, settled=None):
+    """One pass over the training images; returns the steps done, the last rate and the seconds it took. `settled()` is
+    called after each step."""
+    start, steps, losses, rates = time.perf_counter(), math.ceil(len(data.X_train) / settings.batch_size), [], []
+    reduce, shard = (distributed.average_gradients, distributed.shard) if world_size() > 1 else (None, None)
     with small_maps_side_by_side(net, data.X_train.device, settings.precision):
-        for step, (X, y, share) in enumerate(batches(data, epoch, settings), start=epoch * steps):
+        for step, (X, y) in enumerate(batches(data, epoch, settings, shard), start=epoch * steps):
             lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            watch.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, share))
-            if (step + 1) % LOOK == 0 or (step + 1) % steps == 0:
-                watch.look(done=step + 1)
-    average_statistics(net)
-    return lr, time.perf_counter() - start
+            rates.append(lr)
+            losses.append(train_step(net, X, y, optimizer, settings.precision, settings.clip, reduce, loss,
+                                     on_step and partial(on_step, step)))
+            bar.update()
+            if settled is not None:
+                settled()
+            if (step + 1) % CHECK_EVERY == 0 or (step + 1) % steps == 0:
+                check_finite(losses, rates, step + 1)
+                bar.say(losses[-1])
+                losses, rates = [], []
+    distributed.average_batch_norm(net)
+    return step + 1, lr, time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def eval_mode(net):
-    """The net in eval mode; afterwards each of its modules is in the mode it was in."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def answers(net, X, precision):
+    """What the net gives for images X, which move to its device and are normalised there: float32 or wider."""
+    X = normalise(X.to(device_of(net, X))).contiguous(memory_format=torch.channels_last)
+    with autocast(X.device, precision):
+        return net(X).float()
 
 
 @torch.no_grad()
-def totals(net, X, y, precision, batch_size=1000):
-    """The sum of the losses and the number of wrong answers on X, y in eval mode: a tensor (2,) on the net's device."""
-    device = next(net.parameters()).device
-    total = torch.zeros(2, device=device)
-    with eval_mode(net), small_maps_side_by_side(net, device, precision):
+def sum_of_losses_and_errors(net, X, y, precision, loss, batch_size=1000):
+    """The sums of the losses and of the wrong answers on X, y in eval mode: a tensor (2,) on the net's device."""
+    total = torch.zeros(2, device=device_of(net, X))
+    with eval_mode(net), small_maps_side_by_side(net, total.device, precision):
         for i in range(0, len(X), batch_size):
-            X_batch, y_batch = X[i:i + batch_size].to(device), y[i:i + batch_size].to(device)
-            X_batch = normalise(X_batch).contiguous(memory_format=torch.channels_last)
-            with autocast(device, precision):
-                y_hat = net(X_batch)
-            total[0] += F.cross_entropy(y_hat.float(), y_batch, reduction="sum")
-            total[1] += (y_hat.argmax(1) != y_batch).sum()
+            y_hat, y_batch = answers(net, X[i:i + batch_size], precision), y[i:i + batch_size].to(total.device)
+            if loss is F.cross_entropy:
+                total[0] += loss(y_hat, y_batch, reduction="sum")
+                total[1] += (y_hat.argmax(1) != y_batch).sum()
+            else:
+                total[0] += loss(y_hat, y_batch) * len(y_batch)
     return total
 
 
-def evaluate(net, X, y, *, precision=None, batch_size=1000):
-    """Mean loss and error (share of wrong answers, 0 to 1) on images X (N, C, H, W), labels y (N,), in eval mode.
-    X moves to the net's device and memory layout in batches; the net's mode is restored. Raises ValueError."""
-    if len(X) != len(y) or not len(X):
-        raise ValueError(f"X and y must have the same length, at least 1, got {len(X)} and {len(y)}")
-    loss, wrong = totals(net, X, y, precision, batch_size).tolist()
-    return loss / len(X), wrong / len(X)
+def evaluate(net, X, y, *, precision=None, batch_size=1000, loss=F.cross_entropy):
+    """Mean loss and error (share of wrong answers, 0 to 1; None for another loss than cross-entropy) on images X
+    (N, C, H, W), labels or targets y (N, ...), in eval mode; the net's mode is restored. X moves to the net's device in
+    batches. Raises TypeError or ValueError for a bad argument, Diverged for a loss that is no finite number."""
+    labels = loss is F.cross_entropy
+    checks.check_examples("X", X, "y", y, labels)
+    checks.check_dtype("X", X, net)
+    batch_size = obey("batch_size", batch_size, *COUNT)
+    with eval_mode(net), torch.no_grad():
+        checks.check_answer(answers(net, X[:1], precision), "y", y, labels)
+    mean_loss, error = (total / len(X) for total in
+                        sum_of_losses_and_errors(net, X, y, precision, loss, batch_size).tolist())
+    if not math.isfinite(mean_loss):
+        raise Diverged
+    return mean_loss, error if labels else None
 
 
-def measure(net, data, settings):
-    """Losses and errors in eval mode of the first training images, the held-out ones, the test images; many processes
-    share the images."""
-    kept = settings.images(data)
-    sets = {"train": (data.X_train[:min(kept, MEASURED)], data.y_train[:min(kept, MEASURED)])}
-    if settings.validation:
-        sets["val"] = (data.X_train[kept:], data.y_train[kept:])
-    if settings.test:
-        sets["test"] = (data.X_test, data.y_test)
-    row, (rank, processes) = {}, position()
-    for name, (X, y) in sets.items():
-        total = totals(net, X[rank::processes], y[rank::processes], settings.precision)
-        add_up([total])
-        row[f"{name}_loss"], row[f"{name}_error"] = (value / len(X) for value in total.tolist())
-    return row
+def row_of_epoch(net, train, piles, epoch, settings, optimizer, bar, loss, on_step):
+    """Train for one epoch and measure loss and, for cross-entropy, error in eval mode on each of the piles; many
+    processes share the images. The history's row; Diverged where a loss is no finite number."""
+    draws = epoch_generator(settings.seed, epoch, Purpose.NET + rank()).initial_seed()
+    row, mine = {"epoch": epoch + 1}, slice(rank(), None, world_size())
+    with seeded_draws(train.X_train.device, draws) as settled:
+        done, lr, seconds = train_epoch(net, train, epoch, settings, optimizer, bar, loss, on_step, settled)
+        for name, (X, y) in piles.items():
+            total = sum_of_losses_and_errors(net, X[mine], y[mine], settings.precision, loss)
+            distributed.all_reduce([total])
+            row[f"{name}_loss"], row[f"{name}_error"] = (value / len(X) for value in total.tolist())
+            if not math.isfinite(row[f"{name}_loss"]):
+                raise Diverged(done, lr)
+    return row | {"lr": lr, "seconds": seconds}
 
 
-def begin(net, data, optimizer, settings, checkpoint):
-    """How far the run is: its history's rows, with net and optimiser as its checkpoint has them, if there is one.
-    Returns the rows and save(), which writes the checkpoint."""
-    rank, processes = position()
-    if checkpoint is None and processes == 1:
-        return [], lambda: None
-    run = describe(settings, net, data, processes)
-    there = checkpoint is not None and Path(checkpoint).exists()
-    rows = load_checkpoint(checkpoint, net, optimizer, run) if there else []
-    start_equal(net, run | {"epochs in the checkpoint": len(rows)})
-
-    def save():
-        if checkpoint is not None and rank == 0:
-            save_checkpoint(checkpoint, net, optimizer, run, rows)
-        wait_for_all()
-
-    if not rows:
-        save()                              # a path that cannot be written to is found out before any training
-    return rows, save
+def run(net, data, settings, loss, checkpoint, bar, on_step, on_epoch):
+    """The epochs of a run, those after its checkpoint if there is one, of a net in training form: its History."""
+    train, held_out = data.split(settings.validation)
+    checks.check_run(net, data, train, settings, loss, answers)
+    piles = {"train": (train.X_train[:TRAIN_IMAGES_MEASURED], train.y_train[:TRAIN_IMAGES_MEASURED])}
+    piles |= {"val": held_out} if settings.validation else {}
+    piles |= {"test": (data.X_test, data.y_test)} if settings.test else {}
+    measured = [f"{pile}_{what}" for pile in piles for what in ("loss", "error")[:1 + (loss is F.cross_entropy)]]
+    history = partial(History, columns=["epoch", *measured, "lr", "seconds"])
+    optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
+    alone = checkpoint is None and world_size() == 1
+    saved = Checkpoint(checkpoint, {} if alone else describe(settings, net, data, loss))
+    rows = saved.load(net, optimizer)
+    with closing(ProgressBar(settings.epochs, math.ceil(len(train.X_train) / settings.batch_size), rows, bar)) as bar:
+        try:
+            for epoch in range(len(rows), settings.epochs):
+                rows.append(row_of_epoch(net, train, piles, epoch, settings, optimizer, bar, loss, on_step))
+                saved.save(net, optimizer, rows)
+                if on_epoch is not None and rank() == 0:
+                    on_epoch(history(rows))
+        except Diverged as error:
+            error.history = history(rows)
+            raise
+        except KeyboardInterrupt:
+            bar.interrupted(checkpoint)
+            if world_size() > 1:                # the other processes must not wait for this one
+                raise
+    return history(rows)
 
 
 def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, progress=True, schedule="one-cycle",
         warmup=0.3, momentum=0.9, weight_decay=1e-4, clip=None, augment=False, validation=0, test=False,
-        precision=None, on_epoch=None):
+        precision=None, loss=F.cross_entropy, on_step=None, on_epoch=None):
     """Train `net` in place on `data` (a FashionMNIST), on the data's device; return its History.
 
     `lr` is the peak rate of `schedule` (see `learning_rate`); `clip` bounds the gradient's norm; the last `validation`
     training images are held out and measured; `test=True` measures the test images too. Loss and error are measured in
     eval mode at the end of each epoch. `checkpoint=PATH` saves after each epoch and, called again, goes on from there.
-    `on_epoch(history)` is called after each epoch. Interrupting returns what there is. Raises ValueError for a bad
-    argument or checkpoint, Diverged (a FloatingPointError) when the loss stops being a number.
+    `loss(y_hat, y)`, a mean over the batch, may be another one, also of images: then no error, no `augment`.
+    `on_step(step, loss, net)` is called when a step's gradients are there, before clipping and update,
+    `on_epoch(history)` after each epoch. Frozen modules (none of whose parameters is trained) and those in eval mode
+    stay as they are; memory layout and modes are given back. From then on the process keeps freed memory. A net that
+    draws random numbers takes torch's global generators, seeded for it, and gives them back as they were.
+    Interrupting returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged (a
+    FloatingPointError) when a loss is no finite number.
     """
+    labels = loss is F.cross_entropy
+    checks.check_data(data, FashionMNIST, labels, test)
+    checks.check_trainable(net)
     device = data.X_train.device
-    settings = Settings(epochs, lr, batch_size, seed, schedule, warmup, momentum, weight_decay, clip, augment,
-                        validation, test, choose_precision(device, precision))
-    steps = math.ceil(settings.images(data) / settings.batch_size)
-    connect(device)
+    settings = Settings(
+        epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, schedule=one_of("schedule", schedule, SCHEDULES),
+        warmup=warmup, momentum=momentum, weight_decay=weight_decay, clip=clip, augment=augment,
+        validation=validation, test=test, precision=choose_precision(device, precision))
+    if settings.augment and not labels:
+        raise ValueError("augment must be False for another loss than cross-entropy: images change, targets would not")
+    distributed.init_process_group(device)
     keep_memory()
-    net.to(device=device, memory_format=torch.channels_last)
-    optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
-    rows, save = begin(net, data, optimizer, settings, checkpoint)
-    watch = Watch(settings.epochs, steps, rows, progress)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), contextlib.closing(watch):
-        try:
-            for epoch in range(len(rows), settings.epochs):
-                lr, seconds = train_epoch(net, data, epoch, settings, optimizer, watch)
-                rows.append({"epoch": epoch + 1, **measure(net, data, settings), "lr": lr, "seconds": seconds})
-                save()
-                if on_epoch is not None and position()[0] == 0:
-                    on_epoch(table(rows))
-        except KeyboardInterrupt:
-            watch.interrupted(checkpoint)
-            if position()[1] > 1:           # the other processes must not wait for this one
-                raise
-    return table(rows)
+    with training_form(net.to(device)):
+        return run(net, data, settings, loss, checkpoint, progress, on_step, on_epoch)

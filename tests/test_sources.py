@@ -12,7 +12,6 @@ from torchvision import models
 import d2l_utils as d2l
 from d2l_utils.engine import sources
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Folders and files

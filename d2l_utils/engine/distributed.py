@@ -1,5 +1,5 @@
-"""One fit in many processes, started by `torchrun --nproc-per-node=N script.py`: each takes a part of every batch,
-and their gradients are added up. gloo connects processes on CPUs, nccl those on GPUs; alone, nothing happens."""
+"""One fit in many processes, started by `torchrun --nproc-per-node=N script.py`: each takes a shard of every batch,
+and their gradients are averaged. gloo connects processes on CPUs, nccl those on GPUs; alone, nothing happens."""
 
 import atexit
 import datetime
@@ -12,7 +12,7 @@ import torch.distributed as dist
 TIMEOUT = datetime.timedelta(seconds=50)         # a process that has not answered for so long counts as lost
 
 
-def connect(device):
+def init_process_group(device):
     """Join the other processes that torchrun's environment variables tell of, if any, once per process."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         if device.type == "cuda":
@@ -21,10 +21,19 @@ def connect(device):
         atexit.register(dist.destroy_process_group)
 
 
-def position():
-    """(this process's number from 0, how many processes there are): (0, 1) where it is alone."""
-    together = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+def is_initialized():
+    """Whether this process has joined others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank():
+    """This process's number, from 0."""
+    return dist.get_rank() if is_initialized() else 0
+
+
+def world_size():
+    """How many processes there are: 1 where this one is alone."""
+    return dist.get_world_size() if is_initialized() else 1
 
 
 @contextmanager
@@ -33,64 +42,73 @@ def exchange():
     try:
         yield
     except RuntimeError as error:
-        rank, processes = position()
-        raise RuntimeError(f"process {rank} of {processes} stops: another one ended or did not answer for "
+        raise RuntimeError(f"process {rank()} of {world_size()} stops: another one ended or did not answer for "
                            f"{TIMEOUT.seconds} s; its own message says why. Start all of them again; "
                            "with checkpoint=PATH they go on after the last whole epoch") from error
 
 
-def part(X, y):
-    """This process's part of a batch X (N, ...), y (N,), and which share of the batch that is. Where a batch is too
-    small for all, a process without an image takes the first one with share 0: it only keeps step."""
-    rank, processes = position()
-    if rank >= len(X):
-        return X[:1], y[:1], 0.0
-    X_part, y_part = X[rank::processes], y[rank::processes]
-    return X_part, y_part, len(X_part) / len(X)
+def shard(batch):
+    """This process's part of a batch's indices (N,). Where the batch is too small for all, a process that is left over
+    takes all of it: counted with its images, that leaves the mean over all processes as it was."""
+    mine = batch[rank()::world_size()]
+    return mine if len(mine) else batch
 
 
-def add_up(tensors, weight=1.0):
-    """Replace each float tensor, in place, by the sum over all processes of `weight` times theirs: one message."""
-    if position()[1] == 1:
+def all_reduce(tensors, weight=None):
+    """Replace each float tensor, in place, by its sum over all processes or, where each process gives a `weight`, by
+    the weighted mean: one message."""
+    if world_size() == 1 or not tensors:
         return
-    flat = torch.cat([tensor.float().reshape(-1) for tensor in tensors]).mul_(weight)
+    flat = torch.cat([tensor.float().reshape(-1) for tensor in tensors])
+    if weight is not None:
+        flat = torch.cat([flat * weight, flat.new_full((1,), weight)])
     with exchange():
         dist.all_reduce(flat)
+    if weight is not None:
+        flat = flat[:-1] / flat[-1]
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(total.view_as(tensor))
 
 
-def gradients(net):
-    """The gradients of a net's parameters; zeros where this process's part of the batch did not reach one."""
-    for parameter in net.parameters():
-        if parameter.requires_grad and parameter.grad is None:
+def average_gradients(loss, net, n):
+    """Replace loss and gradients, means over this process's `n` images, by the means over all processes' images: the
+    `reduce` of train_step. Where a process's images did not reach a parameter, its gradient there is 0."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    return [parameter.grad for parameter in net.parameters() if parameter.requires_grad]
+    all_reduce([loss, *(parameter.grad for parameter in trained)], weight=n)
 
 
-def start_equal(net, settings):
-    """Give all processes the weights of process 0; ValueError where they were called with different settings."""
-    rank, processes = position()
-    if processes > 1:
-        everyone = [None] * processes
+def check_same(run):
+    """ValueError where the processes were called with different settings."""
+    everyone = [run] * world_size()
+    if world_size() > 1:
         with exchange():
-            dist.all_gather_object(everyone, settings)
-        for name in settings:
-            if len({repr(theirs[name]) for theirs in everyone}) > 1:
-                raise ValueError(f"{name} must be the same in all {processes} processes, "
-                                 f"got {[theirs[name] for theirs in everyone]}")
-        add_up(list(net.state_dict().values()), weight=float(rank == 0))
+            dist.all_gather_object(everyone, run)
+    for name in run:
+        if len({repr(theirs[name]) for theirs in everyone}) > 1:
+            raise ValueError(f"{name} must be the same in all {world_size()} processes, "
+                             f"got {[theirs[name] for theirs in everyone]}")
 
 
-def average_statistics(net):
+def broadcast(net):
+    """Give all processes the weights and buffers of process 0."""
+    for tensor in net.state_dict().values() if world_size() > 1 else ():
+        values = tensor.contiguous()
+        with exchange():
+            dist.broadcast(values, 0)
+        tensor.copy_(values)
+
+
+def average_batch_norm(net):
     """Average what batch norm has seen: each process normalised its own part of the batches."""
-    buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
-    if buffers:
-        add_up(buffers, weight=1 / position()[1])
+    all_reduce([buffer for module in net.modules() if module.training for buffer in module.buffers(recurse=False)
+                if buffer.is_floating_point()], weight=1)
 
 
-def wait_for_all():
+def barrier():
     """Return when every process has come here."""
-    if position()[1] > 1:
+    if world_size() > 1:
         with exchange():
             dist.barrier()

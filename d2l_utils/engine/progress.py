@@ -1,63 +1,30 @@
-"""What a run shows and leaves behind: History, the progress bar, the error of a loss that is no number."""
+"""What a run shows: one progress bar while it trains, one line when it ends."""
 
 import os
 import sys
 
-import pandas as pd
-import torch
 from tqdm import tqdm
 
-from .distributed import position
+from .distributed import rank
 
 
-class History(pd.DataFrame):
-    """A row per epoch: epoch, train_loss, train_error, (val_*, test_*), lr at its end, seconds of training."""
+class ProgressBar:
+    """A bar over all steps of a run whose history has `rows`; only process 0 shows it, and the built book never."""
 
-    @property
-    def _constructor(self):
-        return History
-
-
-def table(rows):
-    """The History of these rows; with no row, it still has its columns."""
-    return History(rows) if rows else History(columns=["epoch", "train_loss", "train_error", "lr", "seconds"])
-
-
-class Diverged(FloatingPointError):
-    """The loss was no finite number at `step` (the first is 0), at the rate `lr`; `history` has the epochs before."""
-
-    def __init__(self, step, lr, history):
-        super().__init__(step, lr, history)
-        self.step, self.lr, self.history = step, lr, history
-
-    def __str__(self):
-        return (f"the loss is not a finite number at step {self.step}, at rate {self.lr:.3g}: "
-                "try a lower lr, a longer warmup, norm=True, or clip=1.0")
-
-
-class Watch:
-    """Follows the steps of a run: one progress bar, and Diverged at the first loss that is not a finite number."""
-
-    def __init__(self, epochs, steps, rows, progress):
-        self.epochs, self.rows, self.losses, self.rates = epochs, rows, [], []
-        self.show = progress and position()[0] == 0
+    def __init__(self, epochs, steps, rows, show=True):
+        self.epochs, self.rows, self.show = epochs, rows, show and rank() == 0
         self.bar = tqdm(total=epochs * steps, initial=len(rows) * steps, unit="step", file=sys.stdout,
                         disable=not self.show or bool(os.environ.get("D2L_BOOK")), mininterval=0.5, ncols=100)
 
-    def step(self, lr, loss):
-        """Note a step's rate and loss; the loss stays on its device."""
-        self.losses.append(loss)
-        self.rates.append(lr)
+    def update(self):
+        """One step more."""
         self.bar.update()
 
-    def look(self, done):
-        """Look at the losses noted since the last look, when `done` steps are done. This waits for the device."""
-        bad = (~torch.isfinite(torch.stack(self.losses))).nonzero().flatten().tolist()
-        if bad:
-            raise Diverged(done - len(self.losses) + bad[0], self.rates[bad[0]], table(self.rows))
-        error = f", error {self.rows[-1]['train_error']:.1%}" if self.rows else ""
-        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {self.losses[-1]:.3f}{error}")
-        self.losses, self.rates = [], []
+    def say(self, loss):
+        """Beside the bar: epoch, the loss of the last step, the last measured error."""
+        error = self.rows[-1].get("train_error") if self.rows else None
+        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {loss:.3f}"
+                                 + ("" if error is None else f", error {error:.1%}"))
 
     def interrupted(self, checkpoint):
         """Say where the run stopped and how to go on."""
@@ -70,5 +37,5 @@ class Watch:
         self.bar.close()
         if self.rows and self.show:
             row, seconds = self.rows[-1], sum(row["seconds"] for row in self.rows)
-            print(f"{len(self.rows)} epochs, {seconds:.0f} s: training loss {row['train_loss']:.3f}, "
-                  f"error {row['train_error']:.1%}")
+            error = f", error {row['train_error']:.1%}" if "train_error" in row else ""
+            print(f"{len(self.rows)} epochs, {seconds:.0f} s: training loss {row['train_loss']:.3f}{error}")

@@ -1,0 +1,53 @@
+"""The settings of a run: each with its rule, in one place."""
+
+from dataclasses import dataclass, field, fields
+from math import inf
+from numbers import Integral, Real
+
+
+def one_of(name, value, allowed):
+    """`value`; ValueError that names the argument and the allowed values where it is none of them."""
+    if value not in tuple(allowed):
+        raise ValueError(f"{name} must be {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def obey(name, value, must, kind, holds=lambda value: True):
+    """`value` as Python's own number; ValueError that says what it must be where it is not of that kind."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not holds(value):
+        raise ValueError(f"{name} must be {must}, got {value!r}")
+    return int(value) if kind is Integral else float(value) if kind is Real else value
+
+
+def rule(*rule, optional=False):
+    """A field with what it must be in words, its kind, and what holds for it; None is fine for an optional one."""
+    return field(metadata={"rule": rule, "optional": optional})
+
+
+COUNT = "a whole number from 1", Integral, lambda value: value >= 1
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """What decides a run's result, as `fit` takes it. Raises ValueError that names the first bad one."""
+
+    epochs: int = rule(*COUNT)
+    lr: float = rule("a number above 0", Real, lambda value: 0 < value < inf)
+    batch_size: int = rule(*COUNT)
+    seed: int = rule("a whole number from 0", Integral, lambda value: value >= 0)
+    schedule: str                                               # one of training.SCHEDULES: fit has looked
+    warmup: float = rule("a share of the steps, from 0 to below 1", Real, lambda value: 0 <= value < 1)
+    momentum: float = rule("a number from 0 to below 1", Real, lambda value: 0 <= value < 1)
+    weight_decay: float = rule("a number from 0", Real, lambda value: 0 <= value < inf)
+    clip: float | None = rule("None or a number above 0", Real, lambda value: value > 0, optional=True)
+    augment: bool = rule("True or False", bool)
+    validation: int = rule("a whole number from 0, below the number of training images", Integral,
+                           lambda value: value >= 0)
+    test: bool = rule("True or False", bool)
+    precision: str                                              # hardware.choose_precision has looked
+
+    def __post_init__(self):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if "rule" in each.metadata and not (value is None and each.metadata["optional"]):
+                setattr(self, each.name, obey(each.name, value, *each.metadata["rule"]))
