@@ -13,8 +13,10 @@ from .. import plots
 from ..data import fashion_mnist
 from ..resnet import small_resnet
 from ..training import Diverged, fit
-from .explorer import explore, to_svg
+from . import building
+from .explorer import explore
 from .records import recorded
+from .svg import to_svg
 
 DASHES = "-", "--", ":", "-."
 
@@ -132,7 +134,7 @@ def recorded_lab(notebook, table):
 def train_lab(data=None, notebook="chapters/01_degradation.ipynb"):
     """Choose depth, shortcut, norm, rate, epochs and seed, press Run, and watch a real net train on `data` (default:
     the bundled images at 14x14); earlier curves stay. In the built book: the recorded runs, and a link to Colab."""
-    if os.environ.get("D2L_BOOK"):
+    if building():
         recorded_lab(notebook, recorded("degradation"))
     else:
         display(Lab(data if data is not None else fashion_mnist(size=14)).box)
