@@ -11,7 +11,6 @@ from pathlib import Path
 from sphinx.errors import ExtensionError
 from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
 
-HERE = Path(__file__).parent
 RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
   for (const node of document.querySelectorAll(".math")) {
     const tex = node.textContent.trim().match(/^\\([([])([^]*)\\[)\]]$/);
@@ -20,26 +19,28 @@ RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
 });"""
 
 
-def cache_key():
-    """A hash of all that cells depend on besides their own code: d2l_utils with its recorded results, this folder,
-    the versions of torch and matplotlib, the book's address."""
-    package = Path(importlib.util.find_spec("d2l_utils").origin).parent
+def cache_key(package):
+    """A hash of all that a cell's output depends on besides the cell: `package` with its recorded results and its style
+    sheet, the versions of the libraries that compute and draw, the book's address."""
     digest = hashlib.sha256(os.environ["D2L_COLAB"].encode())
-    for path in sorted([*package.rglob("*"), *HERE.rglob("*")]):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(path.name.encode() + path.read_bytes())
-    for name in ("torch", "matplotlib"):
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.name[0] != "." and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(package)} {path.stat().st_size} ".encode() + path.read_bytes())
+    for name in ("torch", "torchvision", "numpy", "pandas", "matplotlib"):
         digest.update(importlib.metadata.version(name).encode())
     return digest.hexdigest()[:16]
 
 
 def configure(app, config):
-    """Tell the kernels that a book is built, and keep their outputs under a key that changes when results may."""
+    """Tell the kernels that a book is built, with the book's own matplotlib settings and not those of whoever builds
+    it, and keep their outputs under a key that changes when results may."""
+    package = Path(importlib.util.find_spec("d2l_utils").origin).parent
+    os.environ["D2L_BOOK"], os.environ["MATPLOTLIBRC"] = "1", str(package / "book.mplstyle")
     theme = config.html_theme_options
     repository = theme.get("repository_url", "").removeprefix("https://github.com/")
     branch = theme.get("repository_branch", "main")
     os.environ["D2L_COLAB"] = f"https://colab.research.google.com/github/{repository}/blob/{branch}/"
-    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key())
+    config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key(package))
 
 
 def add_katex(app, pagename, templatename, context, doctree):
@@ -79,8 +80,7 @@ def check_index(app, exception):
 
 
 def setup(app):
-    """Connect the above; `D2L_BOOK` reaches the kernels through the environment."""
-    os.environ["D2L_BOOK"] = "1"
+    """Connect the above."""
     app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", add_katex, priority=400)

@@ -1,5 +1,7 @@
 // Brings every explorer of the page to life: controls pick a frame, the URL's fragment remembers the last one moved.
-// The markup is written by d2l_utils/book/explorer.py: the first frame is in the page, the others are JSON.
+// The markup is written by d2l_utils/book/explorer.py: one frame is in the page, the others are JSON. The page is the only
+// state: the controls say which frame is shown, and the frame that the page came with is kept in it when another is shown,
+// so that a page that was saved as it stands and is opened again works on.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -25,20 +27,25 @@ function decode(text) {
 function startExplorer(figure) {
   const picture = figure.querySelector(".explorer-frame");
   const caption = figure.querySelector("figcaption");
-  const others = JSON.parse(figure.querySelector("script").textContent);
   const axes = [...figure.querySelectorAll(".explorer-axis")].map((group) => startAxis(group, move));
-  const pictures = [picture.firstElementChild];         // frames by index, parsed when they are first shown
-  const captions = [caption.textContent, ...others.map((frame) => frame[1])];
+  const index = () => axes.reduce((sum, axis) => sum * axis.options.length + axis.index, 0);  // the last axis is fastest
+  const frames = JSON.parse(figure.querySelector("script").textContent);
+  const kept = figure.querySelector(".explorer-first");
+  const first = kept ? JSON.parse(kept.textContent) : [index(), picture.innerHTML, caption.textContent];
+  frames.splice(first[0], 0, first.slice(1));
+  const pictures = { [index()]: [...picture.children] };         // by index, parsed when they are first shown
 
   function show() {
-    const index = axes.reduce((sum, axis) => sum * axis.options.length + axis.index, 0);    // the last axis is fastest
-    if (!pictures[index]) {
+    if (!figure.querySelector(".explorer-first")) keep(figure, first);
+    const here = index();
+    if (!pictures[here]) {
       const template = document.createElement("template");
-      template.innerHTML = others[index - 1][0];
-      pictures[index] = template.content.firstElementChild;
+      template.innerHTML = frames[here][0];
+      pictures[here] = [...template.content.children];
     }
-    picture.replaceChildren(pictures[index]);
-    caption.textContent = captions[index];
+    picture.replaceChildren(...pictures[here]);
+    caption.textContent = frames[here][1];
+    figure.dispatchEvent(new Event("explorer-frame", { bubbles: true }));     // for what is drawn on a picture
   }
 
   function move() {
@@ -59,6 +66,15 @@ function startExplorer(figure) {
   return { figure, choose };
 }
 
+// [index, picture, caption] of the frame that the page came with, as JSON at the figure's end.
+function keep(figure, first) {
+  const script = document.createElement("script");
+  script.type = "application/json";
+  script.className = "explorer-first";
+  script.textContent = JSON.stringify(first).replaceAll("</", "<\\/");
+  figure.append(script);
+}
+
 // One slider or group of buttons: { name, options, index, set(index) }; `moved` is called when the reader moves it.
 function startAxis(group, moved) {
   const slider = group.querySelector("input");
@@ -66,19 +82,21 @@ function startAxis(group, moved) {
   const axis = {
     name: group.dataset.axis,
     options: slider ? JSON.parse(slider.dataset.options) : buttons.map((button) => button.textContent),
-    index: 0,
+    index: slider ? Number(slider.getAttribute("value"))
+      : buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true"),
     set(index) {
       axis.index = index;
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === index)));
       if (!slider) return;
       slider.value = index;
+      slider.setAttribute("value", index);
       slider.setAttribute("aria-valuetext", axis.options[index]);
       group.querySelector("output").textContent = axis.options[index];
     },
   };
   if (slider) slider.addEventListener("input", () => { axis.set(Number(slider.value)); moved(); });
   buttons.forEach((button, i) => button.addEventListener("click", () => { axis.set(i); moved(); }));
-  axis.set(0);
+  axis.set(axis.index);
   return axis;
 }
 

@@ -1,25 +1,25 @@
 """Figures: functions of (data, ax) that return ax. They neither compute nor print."""
 
-import matplotlib
+from pathlib import Path
+
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-# Okabe and Ito's colours, told apart by colour-blind readers and readable on white and on dark grey.
+# Okabe and Ito's colours, told apart by colour-blind readers. The page has a shade of each for light and one for dark.
 PLAIN, RESIDUAL, NEUTRAL, ACCENT = "#d55e00", "#0072b2", "#767676", "#009e73"
-COLOURS = {"none": PLAIN, "A": RESIDUAL, "B": "#56b4e9", "C": "#cc79a7"}
+COLOURS = {"none": PLAIN, "A": RESIDUAL, "B": "#8f6fe8", "C": "#cc79a7"}
 NAMES = {"none": "plain", "A": "residual", "B": "residual, option B", "C": "residual, option C"}
 
-matplotlib.rcParams.update({
-    "svg.fonttype": "none", "font.size": 11, "font.family": "sans-serif", "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#8886", "grid.linewidth": 0.6,
-    "legend.frameon": False, "figure.constrained_layout.use": True})
+STYLE = Path(__file__).with_name("book.mplstyle")     # how the book's figures look; the reader's own stay as they are
 
 
 def figure(width=6.4, height=3.8, **subplots):
     """A Figure outside pyplot and its axes: `subplots` are those of `Figure.subplots`."""
-    fig = Figure(figsize=(width, height), layout="constrained")
-    return fig, fig.subplots(**subplots)
+    with style.context(STYLE, after_reset=True):
+        fig = Figure(figsize=(width, height))
+        return fig, fig.subplots(**subplots)
 
 
 def band(runs, ax, colour, label=None, percent=True, **line):

@@ -12,8 +12,6 @@ from torchvision import models
 import d2l_utils as d2l
 from d2l_utils.engine import sources
 
-
-
 # Folders and files
 
 def test_the_first_folder_that_has_every_file_and_none_that_cannot_be_read(tmp_path):

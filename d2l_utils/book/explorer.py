@@ -1,81 +1,21 @@
 """explore(): controls over real runs, alive with a kernel and in the built page; show(): one figure.
 
-Figures become inline SVG with real text. What matplotlib draws in black takes the page's text colour, so that one
-picture reads well on light and on dark. In the built book (`D2L_BOOK` is set) all frames are written into the page.
+In the built book all frames are written into the page, where _static/explorer.js brings them to life.
 """
 
 import html
-import io
 import itertools
 import json
-import os
 import re
-import zlib
 
 import ipywidgets as widgets
-import matplotlib
 from IPython.display import HTML, display
+from matplotlib import style
 from matplotlib.figure import Figure
 
-UNWANTED = r"^.*?<svg[^>]*>|<!--.*?-->|<style.*?</style>|<metadata.*?</metadata>"
-UNSEEN = r'<defs></defs>|<g/>|<path [^>]*style="fill: none"/>| transform="rotate\(-0 [^"]*"'
-TICK = r'<defs><path id="([^"]+)" d="M 0 0 L (\S+) (\S+) "[^>]*/></defs>'
-POWER = (r'<text><tspan x="0" y="([^"]+)" style="([^"]*)font-family: [^"]*">1</tspan><tspan [^>]*>0</tspan>'
-         r'((?:<tspan [^>]*>[\u2212\d]</tspan>)*)</text>')
-RAISED = str.maketrans("\u22120123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def tidy(tag):
-    """One tag of matplotlib's SVG, smaller: two decimals, and colours and fonts that the page decides."""
-    tag = re.sub(r"([1-9]\d*\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag[0])).replace("xlink:href", "href")
-    tag = re.sub(r"('[^']+', )+sans-serif", "var(--figure-font, sans-serif)", tag)
-    tag = re.sub(r"(font[^;]*?)([\d.]+px)", r"\1calc(\2 * var(--figure-text, 1))", tag)
-    return tag.replace(": #000000", ": currentColor").replace(": #ffffff", ": var(--figure-paper, #fff)")
-
-
-def ungroup(body):
-    """SVG without the groups that have no attribute: half of matplotlib's elements, and a browser's time with them."""
-    kept = []
-
-    def tag(match):
-        if match[0] != "</g>":
-            kept.append(match[0] != "<g>")
-            return match[0] * kept[-1]
-        return match[0] * kept.pop()
-
-    return re.sub(r"<g>|<g [^>]*[^/]>|</g>", tag, body)
-
-
-def merge(body):
-    """SVG with an axis's tick marks as one path and its powers of ten as plain text: a browser's time with each."""
-    for tick, dx, dy in re.findall(TICK, body):
-        use = rf'<use href="#{tick}" x="([^"]+)" y="([^"]+)" style="([^"]*)"/>'
-        marks = re.findall(use, body)
-        if marks:
-            path = " ".join(f"M {x} {y} l {dx} {dy}" for x, y, _ in marks)
-            body = re.sub(use, f'<path d="{path}" style="{marks[0][2]}"/>', body, count=1)
-            body = re.sub(rf'<defs><path id="{tick}"[^>]*/></defs>|{use}', "", body)
-    return re.sub(POWER, lambda m: f'<text y="{m[1]}" style="{m[2]}font-family: var(--figure-font, sans-serif)">10'
-                                   f'{re.sub("<[^>]*>", "", m[3]).translate(RAISED)}</text>', body)
-
-
-def to_svg(fig, alt, prefix=None):
-    """A Figure as inline SVG with text alternative `alt`; ids start with `prefix`, by default a hash of the content."""
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "d2l", "savefig.bbox": None}):
-        fig.savefig(file, format="svg", transparent=True)
-    body = re.sub(UNWANTED, "", file.getvalue(), flags=re.S)
-    body = re.sub(UNSEEN, "", re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", tidy, body))).strip()
-    prefix = prefix or f"figure-{zlib.crc32((alt + body).encode()):08x}"
-    used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', body))
-    names = {name: f"{prefix}-{i}" for i, name in enumerate(used)}
-    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", body)
-    body = re.sub(r'(href="|url\()#([^")]+)', lambda m: f"{m[1]}#{names[m[2]]}", body)
-    width, height = fig.get_size_inches()
-    body = merge(ungroup(body))
-    return (f'<svg role="img" aria-label="{html.escape(alt)}" width="{96 * width:.0f}" height="{96 * height:.0f}" '
-            f'viewBox="0 0 {72 * width:g} {72 * height:g}" fill="currentColor" stroke-linejoin="round" '
-            f'style="max-width:100%;height:auto">{body}')
+from ..plots import STYLE
+from . import building
+from .svg import to_svg
 
 
 def show(fig, alt):
@@ -123,7 +63,8 @@ class Frames:
     def __getitem__(self, position):
         if position not in self.made:
             try:
-                result = self.render(**self.choice(position))
+                with style.context(STYLE, after_reset=True):
+                    result = self.render(**self.choice(position))
             except Exception as error:
                 raise RuntimeError(f"{self.call(position)} failed: {type(error).__name__}: {error}") from error
             self.made[position] = self.checked(position, result)
@@ -214,4 +155,4 @@ def explore(render, **axes):
     for bad axes and frames, RuntimeError that names the choice where `render` fails.
     """
     frames = Frames(render, axes)
-    display(HTML(page(frames)) if os.environ.get("D2L_BOOK") else live(frames))
+    display(HTML(page(frames)) if building() else live(frames))

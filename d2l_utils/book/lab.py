@@ -22,7 +22,8 @@ from ..data import FashionMNIST, fashion_mnist
 from ..resnet import small_resnet
 from ..training import Diverged, fit
 from . import building
-from .explorer import explore, to_svg
+from .explorer import explore
+from .svg import to_svg
 
 DASHES = "-", "--", ":", "-."
 spawned = multiprocessing.get_context("spawn")

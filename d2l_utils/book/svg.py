@@ -1,0 +1,138 @@
+"""A matplotlib Figure as small, accessible inline SVG: real text, colours and fonts that the page decides.
+
+What matplotlib draws in black takes the page's text colour and every other colour can be given another shade by a
+variable of the style sheet (`--ink-0072b2`), so that one picture reads well on light and on dark.
+"""
+
+import io
+import itertools
+import re
+from xml.etree import ElementTree
+
+from matplotlib import style
+
+from ..plots import STYLE
+
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+INKS = {"#000000": "currentColor", "#ffffff": "var(--figure-paper, #fff)"}
+RAISED = str.maketrans("\u22120123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+FIGURES = itertools.count(1)                  # of this process: two equal figures on a page need ids of their own
+
+
+def restyled(css):
+    """A style attribute in which the page decides on fonts, text size and colours."""
+    declarations = []
+    for name, value in (declaration.split(": ", 1) for declaration in css.split("; ")):
+        if name == "font-family" and "monospace" not in value:
+            continue                                         # the SVG's own
+        if name in ("font", "font-size"):                    # up to 3.10 matplotlib wrote all of a font in one
+            value = re.sub("([\\d.]+px)", r"calc(\1 * var(--figure-text, 1))", value)
+            value = re.sub("[^)]+$", " monospace" if "monospace" in value else " var(--figure-font, sans-serif)", value)
+        if re.fullmatch("#[0-9a-f]{6}", value):
+            value = INKS.get(value, f"var(--ink-{value[1:]}, {value})")
+        declarations.append(f"{name}: {value}")
+    return "; ".join(declarations)
+
+
+def tidied(element):
+    """One element of matplotlib's SVG: plain names, two decimals, no white space between tags."""
+    element.tag = element.tag.rpartition("}")[2]
+    element.tail = None
+    element.text = (element.text or "").strip() or None
+    for name, value in list(element.items()):
+        del element.attrib[name]
+        if name == "style":
+            value = restyled(value)
+        elif name in ("d", "x", "y", "width", "height"):
+            value = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
+        if not value.startswith("rotate(-0 "):
+            element.set(name.rpartition("}")[2], value)
+
+
+def rename(root, prefix):
+    """Only ids that something refers to stay, as `prefix`-0, `prefix`-1 ..."""
+    reference, names = r"^#(.+)$|url\(#(.+?)\)", {}
+    for element in root.iter():
+        for attribute in ("href", "clip-path", "style"):
+            for found in re.finditer(reference, element.get(attribute, "")):
+                old = found[1] or found[2]
+                new = names.setdefault(old, f"{prefix}-{len(names)}")
+                element.set(attribute, element.get(attribute).replace(f"#{old}", f"#{new}"))
+    for element in root.iter():
+        if (old := element.attrib.pop("id", None)) in names:
+            element.set("id", names[old])
+
+
+def draw_ticks(root):
+    """Marks that are one stroke, such as ticks, become lines where they are used."""
+    strokes = {}
+    for defs in root.iter("defs"):
+        for mark in list(defs):
+            words = mark.get("d", "").split()
+            if words[:4] == ["M", "0", "0", "L"] and len(words) == 6:
+                strokes["#" + mark.get("id")] = " ".join(words[4:])
+                defs.remove(mark)
+    for use in root.iter("use"):
+        if use.get("href") in strokes:
+            path = f"M {use.get('x')} {use.get('y')} l {strokes[use.get('href')]}"
+            use.tag, use.attrib = "path", {"d": path, "style": use.get("style")}
+
+
+def ungroup(parent):
+    """Drop what draws nothing and groups without attributes, half of all elements; lines that look alike become one
+    path: a browser's time goes with the number of elements."""
+    children, alike = [], {}
+    for child in parent:
+        ungroup(child)
+        children += child if child.tag == "g" and not child.attrib else [child]
+    parent[:] = []
+    for child in children:
+        look = {name: value for name, value in child.items() if name != "d"}
+        if child.tag == "path" and len(child.get("d").split()) == 6 and "id" not in look:
+            first = alike.setdefault(str(look), child)
+            if first is not child:
+                first.set("d", f"{first.get('d')} {child.get('d')}")
+                continue
+        if child.tag != "style" and (len(child) or child.tag not in ("g", "defs")) and look != {"style": "fill: none"}:
+            parent.append(child)
+
+
+def write_powers(root):
+    """Powers of ten, of which matplotlib places every digit by itself, become plain text."""
+    for text in root.iter("text"):
+        level = text[0].get("y") if len(text) else ""
+        words = "".join(part.text if part.get("y") == level else part.text.translate(RAISED) for part in text)
+        if re.fullmatch("[\u2212\u00d7.\\d]+[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", words):
+            text.attrib |= {"y": level, "style": text[0].get("style")}
+            text.text, text[:] = words, []
+
+
+def scales(fig):
+    """Where the axes of a figure with one lie in its SVG (x, y, width, height) and what they measure, for scripts."""
+    shown = [ax for ax in fig.axes if ax.axison]
+    if len(shown) != 1:
+        return {}
+    (width, height), (x0, y0, x1, y1) = 72 * fig.get_size_inches(), shown[0].get_position().extents
+    found = {"box": (x0 * width, (1 - y1) * height, (x1 - x0) * width, (y1 - y0) * height),
+             "xlim": shown[0].get_xlim(), "ylim": shown[0].get_ylim()}
+    return {**{f"data-{name}": " ".join(f"{value:.6g}" for value in values) for name, values in found.items()},
+            "data-xscale": shown[0].get_xscale(), "data-yscale": shown[0].get_yscale()}
+
+
+def to_svg(fig, alt, prefix=None):
+    """A Figure as inline SVG with text alternative `alt`; ids start with `prefix`, by default one of their own."""
+    file = io.StringIO()
+    with style.context(STYLE, after_reset=True):
+        fig.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
+    root = ElementTree.fromstring(file.getvalue())
+    for element in root.iter():
+        tidied(element)
+    rename(root, prefix or f"figure-{next(FIGURES)}")
+    draw_ticks(root)
+    ungroup(root)
+    write_powers(root)
+    width, height = fig.get_size_inches()
+    root.attrib = {"role": "img", "aria-label": alt, "width": f"{96 * width:.0f}", "height": f"{96 * height:.0f}",
+                   "viewBox": f"0 0 {72 * width:g} {72 * height:g}", "stroke-linejoin": "round", "fill": "currentColor",
+                   "style": "max-width:100%;height:auto;font-family:var(--figure-font, sans-serif)", **scales(fig)}
+    return ElementTree.tostring(root, encoding="unicode")
