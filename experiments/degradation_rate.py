@@ -22,6 +22,11 @@ CONFIGS += [config(depth, shortcut, 0.01, seed)          # the best of the three
             for seed in range(3) for depth in (56, 20) for shortcut in (None, "A")]
 CONFIGS += [config(56, None, lr, seed, recipe)
             for seed in range(3) for lr in (0.1,) for recipe in ("clipped", "long warm-up")]
+CONFIGS += [config(depth, shortcut, 0.03, seed)          # the headline: all four depths, five seeds, one rate
+            for seed in range(5) for depth in (56, 20, 32, 8) for shortcut in (None, "A")
+            if seed > 2 or depth in (8, 32)]
+CONFIGS += [config(56, None, lr, seed)                   # plain-56 was best at the lowest rate tried: lower ones
+            for seed in range(5) for lr in (0.01, 0.003, 0.001) if seed > 2 or lr < 0.01]
 
 if __name__ == "__main__":
     main("degradation_rate", CONFIGS, run, CONFIGS[2:4], {"full": False, "size": 14}, epochs=1)
