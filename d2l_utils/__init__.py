@@ -2,8 +2,9 @@
 
 from .book.claims import claim
 from .book.explorer import explore, show
+from .book.grids import run_grid
 from .book.lab import train_lab
-from .book.records import recorded, run_grid
+from .book.records import by_seed, main_precision, recorded, source, spread, stored
 from .data import FashionMNIST, fashion_mnist
 from .resnet import (
     Bottleneck,
@@ -22,5 +23,6 @@ from .resnet import (
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101", "resnet152",
-           "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet", "train_lab"]
+           "by_seed", "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "main_precision",
+           "recorded", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show",
+           "small_resnet", "source", "spread", "stored", "train_lab"]
