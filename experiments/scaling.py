@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from _grid import PRECISION, images, main
+from common import PRECISION, images, main
 
 import d2l_utils as d2l
 from d2l_utils.engine.distributed import add_up, position
@@ -58,4 +58,6 @@ if __name__ == "__main__":
         batch_size, precision, seed, n = sys.argv[-4:]
         measure(int(batch_size), precision, int(seed), int(n))
     else:
-        main("scaling", CONFIGS, run, CONFIGS[1:2], {"full": False, "size": 28}, workers=0, n=512)
+        smallest = [config for config in CONFIGS
+                    if (config["processes"], config["batch_size"], config["seed"]) == (2, BATCH, 0)]
+        main("scaling", CONFIGS, run, smallest, {"full": False, "size": 28}, workers=0, smoke_options={"n": 512})
