@@ -5,6 +5,16 @@ from .book.explorer import explore, show
 from .book.lab import train_lab
 from .book.records import recorded, run_grid
 from .data import FashionMNIST, fashion_mnist
+from .probes import (
+    branch_share,
+    effective_rank,
+    gradient_agreement,
+    gradient_norms,
+    lesion,
+    loss_surface,
+    path_agreement,
+    response_std,
+)
 from .resnet import (
     Bottleneck,
     PreActBottleneck,
@@ -22,5 +32,7 @@ from .resnet import (
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "recorded", "resnet101", "resnet152",
-           "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show", "small_resnet", "train_lab"]
+           "branch_share", "claim", "effective_rank", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet",
+           "gradient_agreement", "gradient_norms", "lesion", "loss_surface", "path_agreement", "recorded", "resnet101",
+           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid", "show",
+           "small_resnet", "train_lab"]
