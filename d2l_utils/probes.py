@@ -135,12 +135,12 @@ def path_agreement(net, start, end, label, points=128, train=True):
 
 
 @torch.no_grad()
-def responses(net, X, layers, train=True, side=1):
-    """What the modules called `layers` give for X (N, C, H, W), a dict by name; with `side=0` what enters them."""
+def responses(net, X, layers, train=True):
+    """(What enters, what comes out of) each module called in `layers` for X (N, C, H, W), a dict by name."""
     X, _ = ready(net, X, train=train)
     with watched(net, train, layers) as call:
         call(X, dict(net.named_parameters()))
-    return {name: call.seen[name][side] for name in layers if name in call.seen}
+    return call.seen
 
 
 def response_std(net, X, layers=None, train=True):
@@ -151,28 +151,28 @@ def response_std(net, X, layers=None, train=True):
         norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
         layers = norms or layer_names(net)
     found = responses(net, X, layers, train)
-    return pd.DataFrame({"layer": list(found), "std": [response.std().item() for response in found.values()]})
+    return pd.DataFrame({"layer": list(found), "std": [output.std().item() for _, output in found.values()]})
 
 
 def branch_share(net, X, train=True):
-    """How large the residual branch is in its stream, a row a block: the variance of the branch over that of the
-    shortcut, where they are added (De and Smith 2020, arXiv:2002.10444)."""
-    ends = {}
+    """How much each block adds, a row a block: `branch`, the variance of what its layers give; `stream`, of what its
+    shortcut carries, or where there is none of what enters it; `share`, the one over the other (De and Smith 2020,
+    arXiv:2002.10444). A variance is a channel's over pictures and pixels, averaged over the channels."""
+    seen, rows = responses(net, X, [name for name, _ in net.named_modules() if name], train), []
     for name in block_names(net):
         *_, end = [child for child, _ in net.get_submodule(name).named_children() if child != "downsample"]
-        ends[name] = f"{name}.{end}"
-    if not ends or any(net.get_submodule(name).downsample is None for name in ends):
-        raise ValueError("net must have blocks that all have a shortcut, got a plain net")
-    found = responses(net, X, [*ends.values(), *(f"{name}.downsample" for name in ends)], train)
-    share = [(found[end].var() / found[f"{name}.downsample"].var()).item() for name, end in ends.items()]
-    return pd.DataFrame({"block": list(ends), "share": share})
+        branch = seen[f"{name}.{end}"][1]
+        stream = seen[name][0] if net.get_submodule(name).downsample is None else seen[f"{name}.downsample"][1]
+        rows.append([name, *(H.var((0, 2, 3), correction=0).mean().item() for H in (branch, stream))])
+    table = pd.DataFrame(rows, columns=["block", "branch", "stream"])
+    return table.assign(share=table.branch / table.stream)
 
 
 def features(net, X, layer=None, train=True):
     """What the module `layer` gives, by default what enters the last linear layer: (N, numbers)."""
     last = [name for name in layer_names(net) if isinstance(net.get_submodule(name), nn.Linear)][-1:]
-    found = responses(net, X, last if layer is None else [layer], train, side=int(layer is not None))
-    return next(iter(found.values())).flatten(1)
+    seen = responses(net, X, last if layer is None else [layer], train)
+    return next(iter(seen.values()))[layer is not None].flatten(1)
 
 
 def effective_rank(net, X, layer=None, train=True):
