@@ -159,7 +159,8 @@ def measure(net, data, agreement=True, batch_size=128):
 @torch.no_grad()
 def batch_loss(net, data):
     """The loss on the first 1,000 training pictures with their own statistics."""
-    return F.cross_entropy(settled(net, data.X_train[:1000])(normalise(data.X_train[:1000])), data.y_train[:1000]).item()
+    X, y = data.X_train[:1000], data.y_train[:1000]
+    return F.cross_entropy(settled(net, X)(normalise(X)), y).item()
 
 
 def trained(kind, rate, seed, epochs, data, **options):

@@ -1,6 +1,6 @@
-"""Chapter 06: if disagreement of batches is what keeps plain-56 from learning, larger batches must help. Batches of 128,
-512 and 2,048 of 10,000 images at 14x14 (the last 1,000 held out), about 355 steps each, at plain's rate in `suspects`
-and at three times that; 3 seeds; agreement is measured between batches of the size trained with."""
+"""Chapter 06: if disagreement of batches is what keeps plain-56 from learning, larger batches must help. Batches of
+128, 512 and 2,048 of 10,000 images at 14x14 (the last 1,000 held out), about 355 steps each, at plain's rate in
+`suspects` and at three times that; 3 seeds; agreement is measured between batches of the size trained with."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Chapter 06: depth x shortcut x norm x seed, measured at the start and after 1, 10 and 100 steps at a constant rate
-(the first 6,528 images at 14x14, batch 128): gradients, relative gradients and their agreement layer by layer, variance, rank,
-likeness. For nets without norm also three other starts, measured before any step: He's fan-in scale instead of fan-out,
-circular padding instead of zeros, both.
+(the first 6,528 images at 14x14, batch 128): gradients, relative gradients and their agreement layer by layer,
+variance, rank, likeness. For nets without norm also three other starts, measured before any step: He's fan-in scale
+instead of fan-out, circular padding instead of zeros, both.
 
 Arrays of a run: "layers" (measurements, layers, LAYERS) and "blocks" (measurements, blocks, BLOCKS), in the order of
 its rows."""

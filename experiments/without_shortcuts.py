@@ -37,7 +37,7 @@ class FixupBlock(d2l.Residual):
     def __init__(self, *sizes, norm=False, **options):
         super().__init__(*sizes, norm=norm, **options)
         self.conv1.bias = self.conv2.bias = None
-        self.shifts, self.scale = nn.Parameter(torch.zeros(4, 1)), nn.Parameter(torch.ones(1))
+        self.shifts, self.scale = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(1))
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, X):
