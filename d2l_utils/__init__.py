@@ -12,6 +12,6 @@ from .resnet import get_resnet, resnet18, resnet34, resnet50, resnet101, resnet1
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "by_seed", "claim", "d2l_utils as d2l`."""", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet",
-           "main_precision", "parameter_count", "recorded", "resnet101", "resnet152", "resnet18", "resnet34",
-           "resnet50", "resnet_block", "run_grid", "show", "small_resnet", "source", "spread", "stored", "train_lab"]
+           "by_seed", "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "main_precision",
+           "parameter_count", "recorded", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50",
+           "resnet_block", "run_grid", "show", "small_resnet", "source", "spread", "stored", "train_lab"]
