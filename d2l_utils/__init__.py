@@ -6,12 +6,26 @@ from .book.claims import claim
 from .book.explorer import explore, show
 from .book.grids import run_grid
 from .book.lab import train_lab
-from .book.records import by_seed, main_precision, recorded, source, spread, stored
+from .book.predict import predict, predict_curve
+from .book.quiz import quiz
+from .book.records import by_seed, main_precision, recorded, run_grid, source, spread, stored
 from .data import FashionMNIST, fashion_mnist
+from .probes import (
+    branch_share,
+    effective_rank,
+    gradient_agreement,
+    gradient_norms,
+    lesion,
+    loss_surface,
+    path_agreement,
+    response_std,
+)
 from .resnet import get_resnet, resnet18, resnet34, resnet50, resnet101, resnet152, resnet_block, small_resnet
 from .training import Diverged, History, evaluate, fit
 
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "by_seed", "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "main_precision",
-           "parameter_count", "recorded", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50",
-           "resnet_block", "run_grid", "show", "small_resnet", "source", "spread", "stored", "train_lab"]
+           "branch_share", "by_seed", "claim", "effective_rank", "evaluate", "explore", "fashion_mnist", "fit",
+           "get_resnet", "gradient_agreement", "gradient_norms", "lesion", "loss_surface", "main_precision",
+           "parameter_count", "path_agreement", "predict", "predict_curve", "quiz", "recorded", "resnet101",
+           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid", "show",
+           "small_resnet", "source", "spread", "stored", "train_lab"]

@@ -1,0 +1,149 @@
+// The pad on which a prediction's curves are drawn: by pointer, over all x that it passes, or point by point with the
+// arrow keys; and the guess in the figure that was covered. The data are written by d2l_utils/book/predict.py.
+"use strict";
+window.predictCurve = (form, data, covers) => {
+  form.querySelectorAll(".predict-pad, .predict-series").forEach((part) => part.replaceChildren());    // of a saved page
+  const { x, names, texts, values } = data, size = x.length, last = texts.length - 1, middle = last >> 1;
+  const svg = draw(form.querySelector(".predict-pad"), "svg", { viewBox: "0 0 340 230", role: "group",
+    "aria-label": `${data.ylabel} against ${data.xlabel}` });
+  const scale = (log) => log ? "log" : "linear";
+  Object.assign(svg.dataset, { box: "62 24 256 162", xlim: `${x[0]} ${x[size - 1]}`, ylim: `${values[0]} ${values[last]}`,
+    xscale: scale(data.xlog), yscale: scale(data.log) });
+  const [toX, toY] = axes(svg);
+  const points = data.truth.map(() => null);                 // levels, series by series; null: not drawn yet
+  let active = 0, previous = null, locked = false;
+
+  function axis() {
+    for (let i = 0; i < 5; i++) {
+      const level = Math.round(last * i / 4), y = toY(values[level]);
+      draw(svg, "path", { d: `M 50 ${y} H 330` });
+      draw(svg, "text", { x: 44, y: y + 4, "text-anchor": "end" }, texts[level]);
+    }
+    x.forEach((place) => draw(svg, "text", { x: toX(place), y: 206, "text-anchor": "middle" }, place));
+    draw(svg, "text", { x: 190, y: 225, "text-anchor": "middle" }, data.xlabel);
+    draw(svg, "text", { x: 4, y: 12 }, data.ylabel);
+  }
+
+  function curves(figure, name, all) {
+    figure.querySelector(`g.${name}`)?.remove();
+    const group = draw(figure, "g", { class: name }), [toX, toY] = axes(figure);
+    names.forEach((series, s) => {
+      const drawn = x.map((place, i) => [toX(place), all[s * size + i]]).filter(([, value]) => value !== undefined);
+      if (!drawn.length) return;
+      const line = drawn.map(([left, value]) => [left, toY(value)]);
+      draw(group, "polyline", { points: line.join(" "), class: `series-${s}`, "data-series": series });
+    });
+    return group;
+  }
+
+  function paint() {
+    handles.forEach((handle, i) => {
+      const level = points[i] ?? middle;
+      handle.setAttribute("cy", toY(values[level]));
+      handle.setAttribute("aria-valuenow", level);
+      handle.setAttribute("aria-valuetext", points[i] === null ? "not drawn yet" : texts[level]);
+      handle.setAttribute("aria-disabled", locked);
+      handle.classList.toggle("drawn", points[i] !== null);
+    });
+    buttons.forEach((button, s) => button.setAttribute("aria-pressed", s === active));
+    svg.querySelector("g.handles").before(curves(svg, "guess", points.map((level) => values[level])));
+  }
+
+  function set(i, level) {
+    points[i] = Math.max(0, Math.min(last, Math.round(level)));
+  }
+
+  const whole = (s) => !points.slice(s * size, s * size + size).includes(null);
+
+  // From the last point of this stroke to the x nearest to the pointer, so that a quick hand leaves no gaps.
+  function stroke(event) {
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    const nearest = (list, distance) => list.reduce((best, _, i) => distance(i) < distance(best) ? i : best, 0);
+    const i = nearest(x, (i) => Math.abs(toX(x[i]) - at.x)), level = nearest(values, (k) => Math.abs(toY(values[k]) - at.y));
+    const [j, from] = previous ?? [i, level];
+    for (let k = j; k !== i; k += Math.sign(i - j)) set(active * size + k, from + (level - from) * (k - j) / (i - j));
+    set(active * size + i, level);
+    previous = [i, level];
+    paint();
+  }
+
+  axis();
+  const group = draw(svg, "g", { class: "handles" });
+  const handles = points.map((_, i) => draw(group, "circle", { r: 6, cx: toX(x[i % size]), role: "slider", tabindex: 0,
+    class: `series-${Math.floor(i / size)}`, "data-series": names[Math.floor(i / size)],
+    "aria-label": `${names[Math.floor(i / size)]}, ${data.xlabel} ${x[i % size]}`, "aria-valuemin": 0, "aria-valuemax": last }));
+  handles.forEach((handle, i) => handle.addEventListener("keydown", (event) => {
+    const by = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -last, End: last,
+      " ": 0, Enter: 0 }[event.key];
+    if (by === undefined || locked) return;
+    event.preventDefault();
+    active = Math.floor(i / size);
+    set(i, (points[i] ?? middle) + by);
+    paint();
+  }));
+  const buttons = names.length < 2 ? [] : names.map((name, s) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.className = `series-${s}`;
+    button.dataset.series = name;
+    button.addEventListener("click", () => { active = s; paint(); });
+    return button;
+  });
+  form.querySelector(".predict-series").append(...buttons);
+  svg.addEventListener("pointerdown", (event) => {
+    if (locked) return;
+    svg.setPointerCapture(event.pointerId);
+    previous = null;
+    stroke(event);
+  });
+  svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) stroke(event); });
+  svg.addEventListener("lostpointercapture", () => {            // one stroke a series: the next one follows
+    const next = names.findIndex((_, s) => !whole(s));
+    if (whole(active) && next >= 0) active = next;
+    paint();
+  });
+  form.addEventListener("reset", () => { points.fill(null); active = 0; });
+
+  // The guess in the covered figure, in every frame of an explorer.
+  const named = document.getElementById(data.target), shown = [named, ...covers].map((element) =>
+    element?.closest("svg[data-box]") ?? element?.querySelector("svg[data-box]")).find(Boolean);
+  const frame = shown?.closest(".explorer-frame");
+  function overlay() {
+    const figure = frame ? frame.querySelector("svg[data-box]") : shown;
+    if (!figure) return;
+    const group = curves(figure, "guess", locked ? points.map((level) => values[level]) : []);
+    const [left, top] = figure.dataset.box.split(" ").map(Number);
+    if (group.firstChild) draw(group, "text", { x: left + 5, y: top + 12, class: "guess-label" }, "dashed: your guess");
+  }
+  if (frame) new MutationObserver(overlay).observe(frame, { childList: true });
+
+  return {
+    ask: `Draw all points first${names.length > 1 ? `, one line each for ${names.join(" and ")}` : ""}.`,
+    guess: () => !points.includes(null) && [...points],
+    show(guess) {
+      locked = guess !== undefined;
+      if (locked) points.forEach((_, i) => { points[i] = guess ? guess[i] : null; });
+      paint();
+      curves(svg, "measured", locked ? data.answers : []);
+      overlay();
+    },
+  };
+
+  function draw(parent, name, attributes, text = "") {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    node.textContent = text;
+    return parent.appendChild(node);
+  }
+
+  // Where a value lies in an SVG that carries its axes' box, limits and scales: functions of x and of y.
+  function axes({ dataset: { box, xlim, ylim, xscale, yscale } }) {
+    const numbers = (text) => text.split(" ").map(Number), [left, top, width, height] = numbers(box);
+    const along = (limits, scale, from, to) => {
+      const f = scale === "log" ? Math.log : Number, [low, high] = numbers(limits).map(f);
+      return (value) => from + (to - from) * Math.min(1, Math.max(0, (f(value) - low) / (high - low)));
+    };
+    return [along(xlim, xscale, left, left + width), along(ylim, yscale, top + height, top)];
+  }
+};

@@ -1,0 +1,163 @@
+"""predict() and predict_curve(): the reader commits to a guess before she sees what was measured.
+
+In the built page a form covers what follows, up to the next heading or prediction, until she has (_static/predict.js);
+with a kernel ipywidgets ask the same, and answer when a guess is made.
+"""
+
+import html
+import json
+import math
+import re
+import zlib
+
+import ipywidgets as widgets
+import numpy as np
+from IPython.display import HTML, display
+
+from . import building
+
+
+def number(value, unit=""):
+    """A number in words: at least three digits, thousands set apart, no exponent."""
+    text = f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text}\N{NO-BREAK SPACE}{unit}" if unit else text
+
+
+def texts(name, values, least=1):
+    """The values as texts; ValueError where there are fewer than `least`, one is empty, or two are the same."""
+    found = [str(value) for value in values]
+    if len(set(found)) < max(least, len(found)) or not all(text.strip() for text in found):
+        raise ValueError(f"{name} must be at least {least}, all different and none empty, got {list(values)!r}")
+    return found
+
+
+def explained(replies, keys):
+    """The replies in the order of `keys`, all empty where there are none; ValueError where only some have one."""
+    replies = {str(key): reply for key, reply in (replies or dict.fromkeys(keys, "")).items()}
+    if set(replies) != set(keys):
+        raise ValueError(f"replies must have one for each of {list(keys)!r}, got {list(replies)!r}")
+    return [replies[key] for key in keys]
+
+
+def radios(name, labels):
+    """The HTML of radio buttons."""
+    return '<div class="choices">' + "".join(
+        f'<label><input type="radio" name="{html.escape(name)}" value="{i}" required> {html.escape(label)}</label>'
+        for i, label in enumerate(labels)) + "</div>"
+
+
+def embedded(data):
+    """The HTML of data for a script to read."""
+    said = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script>'
+
+
+def listed(names, values):
+    """The values in words, series by series."""
+    size = len(values) // len(names)
+    return "; ".join(f"{name} {', '.join(values[i * size:(i + 1) * size])}".strip() for i, name in enumerate(names))
+
+
+def on_levels(limits, answers, unit, log, within, steps, replies):
+    """What page and widgets must know of points {series: values} that are guessed on levels from low to high."""
+    low, high = float(limits[0]), float(limits[-1])
+    if not (0 if log else -math.inf) < low < high < math.inf:
+        raise ValueError(f"the range must be (low, high) with low < high{', low > 0' * log}, got {limits!r}")
+    flat = [float(value) for values in answers.values() for value in values]
+    if wrong := [value for value in flat if not low <= value <= high]:
+        raise ValueError(f"answer must lie in the range from {low:g} to {high:g}, got {wrong[0]!r}")
+    steps = len(limits) - 1 if isinstance(limits, range) else round(20 * math.log10(high / low)) if log else steps
+    levels = (np.geomspace if log else np.linspace)(low, high, steps + 1)
+    values = [float(f"{value:.{2 if log else 6}g}") for value in levels]
+    within = within or (2 if log else (high - low) / 10)
+    rule = f"a factor of {within:g}" if log else number(within, "points" if unit == "%" else unit)
+    said = listed(answers, [number(value, unit) for value in flat])
+    return {"texts": [number(value, unit) for value in values], "values": values, "answers": flat,
+            "names": list(answers),
+            "truth": np.interp(flat, levels, range(steps + 1)).round(3).tolist(),
+            "within": round(20 * math.log10(within) if log else within / (high - low) * steps, 3),
+            "measured": f"measured: {said}.", "replies": explained(replies, ["low", "right", "high"]),
+            "rule": f"Counts as right within {rule}."}
+
+
+def judged(data, guess):
+    """The reply to a guess, the index of an option or the level of each point; None is for a reader who asked to be
+    shown. _static/predict.js says the same."""
+    if guess is None:
+        return f"M{data['measured'][1:]}"
+    if "texts" not in data:
+        return data["replies"][guess[0]]
+    off = np.subtract(guess, data["truth"])
+    side = 1 if np.abs(off).mean() <= data["within"] else 0 if off.mean() < 0 else 2
+    said = listed(data["names"], [data["texts"][level] for level in guess])
+    return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
+
+
+def ask(question, name, data, controls, live):
+    """Display a question: in the built page a form with `controls`, with a kernel the widgets that `live()` makes
+    (a widget that is made at build would bring scripts from elsewhere into the page)."""
+    [legend], rule = texts("question", [html.escape(question)]), data.get("rule", "")
+    if building():
+        name = name or "-".join(["predict", *re.findall(r"\w+", question.lower())[:8]])
+        return display(HTML(
+            f'<form class="predict" id="{html.escape(name)}" autocomplete="off"><fieldset disabled><legend>{legend}'
+            f'</legend>{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">'
+            'Commit</button> <button type="button" class="predict-show">Just show me</button></p></fieldset><noscript>'
+            '<p>Guessing needs JavaScript; without it nothing below is covered.</p></noscript>'
+            f'<p class="predict-covers"></p><output class="predict-reply"></output>{embedded(data)}</form>'))
+
+    def tell(guess):
+        said.value = "Choose first." if guess and None in guess else html.escape(judged(data, guess))
+
+    asked, said = live(), widgets.HTML()
+    commit, show = (widgets.Button(description=text) for text in ("Commit", "Just show me"))
+    commit.on_click(lambda _: tell([control.index for control in asked]))
+    show.on_click(lambda _: tell(None))
+    display(widgets.VBox([widgets.HTML(f"<b>{legend}</b><br>{rule}"), *asked, widgets.HBox([commit, show]), said]))
+
+
+def level_slider(data, description=""):
+    """The widget for one point."""
+    return widgets.SelectionSlider(options=data["texts"], index=len(data["texts"]) // 2, description=description,
+                                   layout={"width": "32em"}, style={"description_width": "10em"})
+
+
+def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
+    """Ask for a guess. `options` is a list, or a dict {option: reply}, and `answer` one of them or its index. Or
+    `options` is a range (low, high) for a slider (`log`: in even factors), `answer` what was measured, right `within`
+    so many units (log: such a factor), and `replies` is {"low", "right", "high": reply}. `name` is the form's id.
+    Raises ValueError for what cannot be asked."""
+    if isinstance(options, (tuple, range)) and all(isinstance(limit, (int, float)) for limit in options):
+        data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
+        last = len(data["texts"]) - 1
+        slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
+                  f'aria-label="{html.escape(str(question))}"><output></output></div>')
+        return ask(question, name, data, slider, lambda: [level_slider(data)])
+    labels, replies = texts("options", options, 2), options if isinstance(options, dict) else replies
+    right = labels.index(str(answer)) if str(answer) in labels else answer
+    if isinstance(right, bool) or right not in range(len(labels)):
+        raise ValueError(f"answer must be one of {labels!r} or its index, got {answer!r}")
+    said, measured = explained(replies, labels), f"measured: “{labels[right].rstrip('.')}”."
+    data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
+        f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
+        for i, label in enumerate(labels)]}
+    ask(question, name, data, radios("guess", labels),
+        lambda: [widgets.RadioButtons(options=labels, value=None, layout={"width": "max-content"})])
+
+
+def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
+                  steps=100, replies=None, target=None, name=None):
+    """Ask for a curve over the positions `x`, drawn between `limits` (low, high): `answer` is what was measured there,
+    a list or {series: list}; right is a guess within so many units of it on average (`log`: within such a factor).
+    The guess is also drawn into the first figure that was covered, or into the one whose id is `target`."""
+    answers = answer if isinstance(answer, dict) else {ylabel: answer}
+    if len(x) < 2 or list(x) != sorted(set(x)) or (xlog and x[0] <= 0):
+        raise ValueError(f"x must be at least two rising positions{', above zero' * xlog}, got {list(x)!r}")
+    if wrong := {series: len(values) for series, values in answers.items() if len(values) != len(x)}:
+        raise ValueError(f"answer must have {len(x)} values a series, one for each x, got {wrong}")
+    data = on_levels(limits, answers, unit, log, within, steps, replies)
+    data |= {"x": list(x), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
+             "target": target, "rule": data["rule"][:-1] + " on average."}
+    ask(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
+        lambda: [level_slider(data, f"{series}, {xlabel} {place}") for series in answers for place in x])
