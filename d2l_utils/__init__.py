@@ -8,7 +8,7 @@ from .book.grids import run_grid
 from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz
-from .book.records import by_seed, main_precision, recorded, run_grid, source, spread, stored
+from .book.records import by_seed, main_precision, recorded, source, spread, stored
 from .data import FashionMNIST, fashion_mnist
 from .probes import (
     branch_share,
