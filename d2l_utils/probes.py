@@ -17,15 +17,15 @@ from torch import nn
 from torch.func import functional_call
 
 from .data import normalise
-from .resnet import make_shortcut
+from .resnet import check_whole, make_shortcut
 
 
 def ready(net, X, y=None, train=True):
     """Pictures X (N, C, H, W), normalised where they are uint8, and labels y (N,), on the net's device."""
     if X.dim() != 4 or not len(X):
         raise ValueError(f"X must have shape (N, C, H, W) with N at least 1, got {tuple(X.shape)}")
-    if y is not None and y.shape != X.shape[:1]:
-        raise ValueError(f"y must have shape ({len(X)},), one label a picture, got {tuple(y.shape)}")
+    if y is not None and (y.shape != X.shape[:1] or y.dtype != torch.int64):
+        raise ValueError(f"y must be {len(X)} labels (int64), one a picture, got {y.dtype} {tuple(y.shape)}")
     if train and len(X) == 1 and any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         raise ValueError("X must hold at least 2 pictures where batch norm takes their statistics (train=True), got 1")
     weight = next(net.parameters())
@@ -39,7 +39,10 @@ def layer_names(net):
 
 def block_names(net):
     """The names of the net's residual or plain blocks, in their order: layer1.0, layer1.1 and so on."""
-    return [name for name, module in net.named_modules() if hasattr(module, "downsample")]
+    names = [name for name, module in net.named_modules() if hasattr(module, "downsample")]
+    if not names:
+        raise ValueError(f"net must have residual or plain blocks, got a {type(net).__name__} without")
+    return names
 
 
 def module_of(net, name, known=None):
@@ -108,11 +111,11 @@ def gradient_agreement(net, X, y, batch_size=128, train=True):
     """How far the gradients of different batches agree (gradient confusion, Sankararaman et al. 2019,
     arXiv:1904.06963). X, y are cut into batches, at least two; a row per layer: the mean `cosine` of its weights'
     gradients over all pairs of batches; in the last row, "all", of the whole gradients."""
-    X, y = ready(net, X, y, train)
     if len(X) < 2 * batch_size:
         raise ValueError(f"X must hold at least 2 batches of batch_size={batch_size}, got {len(X)} pictures")
     ends = range(batch_size, len(X) + 1, batch_size)
-    found = [gradients(net, X[end - batch_size:end], y[end - batch_size:end], train)[0] for end in ends]
+    batches = [ready(net, X[end - batch_size:end], y[end - batch_size:end], train) for end in ends]
+    found = [gradients(net, *batch, train)[0] for batch in batches]
     rows = {name: torch.stack([gradient[name].flatten() for gradient in found]) for name in found[0]}
     grams = {name: row @ row.T for name, row in rows.items()}
     chosen = [*(grams[f"{name}.weight"] for name in layer_names(net)), sum(grams.values())]
@@ -213,27 +216,32 @@ def filter_normalised(net, generator):
     bias still (Li et al. 2018, arXiv:1712.09913, section 4). `generator` is a CPU generator."""
     direction = {}
     for name, weight in net.named_parameters():
-        over, weight = tuple(range(1, weight.dim())), weight.detach()
-        d = torch.randn(weight.shape, generator=generator).to(weight) if over else torch.zeros_like(weight)
-        direction[name] = d / d.norm(dim=over, keepdim=True) * weight.norm(dim=over, keepdim=True) if over else d
+        d = torch.zeros_like(weight, requires_grad=False)
+        if weight.dim() > 1:
+            d = torch.randn(weight.shape, generator=generator).to(d)
+            length = weight.detach().flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1)
+            d *= length.reshape(-1, *[1] * (weight.dim() - 1))
+        direction[name] = d
     return direction
 
 
 @torch.no_grad()
 def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, train=True, batch_size=1000):
     """The mean loss on X, y at the weights w + a d + b e, `points` values each of a and b from -extent to extent: a
-    DataFrame, a its index and b its columns. `directions` is (d, e), dicts of a tensor a parameter in its shape; by
+    DataFrame, a its index and b its columns. `directions` are d and e, dicts of a tensor a parameter in its shape; by
     default two of `filter_normalised`, from `seed`."""
+    check_whole(points=points, batch_size=batch_size)
     X, y = ready(net, X, y, train)
     weights, generator = {name: w.detach() for name, w in net.named_parameters()}, torch.Generator().manual_seed(seed)
-    d, e = [filter_normalised(net, generator) for _ in range(2)] if directions is None else directions
+    directions = [filter_normalised(net, generator) for _ in range(2)] if directions is None else directions
     for name, w in weights.items():
-        if not all(name in direction and direction[name].shape == w.shape for direction in (d, e)):
-            raise ValueError(f"directions must each have a tensor of shape {tuple(w.shape)} for {name}")
+        if len(directions) != 2 or any(name not in d or d[name].shape != w.shape for d in directions):
+            raise ValueError(f"directions must be two dicts with a tensor of each parameter's shape, {tuple(w.shape)} "
+                             f"for {name}, got something else")
     axis, losses = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist(), []
     with watched(net, train) as call:
         for a, b in itertools.product(axis, axis):
-            moved = {name: w + a * d[name] + b * e[name] for name, w in weights.items()}
+            moved = {name: w + a * directions[0][name] + b * directions[1][name] for name, w in weights.items()}
             losses.append(sum(F.cross_entropy(call(X[i:i + batch_size], moved), y[i:i + batch_size], reduction="sum")
                               for i in range(0, len(X), batch_size)))
     table = (torch.stack(losses) / len(X)).reshape(points, points).tolist()

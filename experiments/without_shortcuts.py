@@ -9,8 +9,8 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from _kinds import Kind, Scale, best_rate, delta_, few, plan, race, recorded, trained
-from common import PRECISION, images
+from _kinds import Kind, Scale, best_rate, delta_, plan, race, recorded, trained
+from common import PRECISION, few, images
 from suspects import KINDS as SUSPECTS
 from torch import nn
 
@@ -185,7 +185,7 @@ def fold(net, data, rate, seed, precision):
         error = evaluate(tried, X, data.y_test, precision="float32")[1]
         rows.append({"net": name, "test_error": error, "equal": equal, "difference": difference})
         try:
-            history = d2l.fit(tried, data, AGAIN, lr=rate / 10, seed=seed + 100, progress=False, test=True,
+            history = d2l.fit(tried.train(), data, AGAIN, lr=rate / 10, seed=seed + 100, progress=False, test=True,
                               validation=len(data.X_train) // 10, precision=precision)
             rows += [{"net": f"{name}, on"} | row for row in history.to_dict("records")]
         except FloatingPointError:
