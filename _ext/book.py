@@ -69,7 +69,7 @@ def check_explorers(app, pagename, templatename, context, doctree):
     for name in re.findall(r'<(?:figure class="explorer|form class="(?:predict|quiz))" id="([^"]+)"', body):
         if count[name] > 1:
             raise ExtensionError(f"{pagename}: {count[name]} things are named {name!r}; "
-                                 "give the explorer's render function, the quiz's checker or the prediction another name")
+                                 "rename the explorer's render function, the quiz's checker or the prediction")
 
 
 def check_index(app, exception):

@@ -9,6 +9,7 @@ page.add("predicting");                        // until all is covered, predict.
 
 document.addEventListener("DOMContentLoaded", () => {
   try {
+    document.querySelectorAll(".needs-script").forEach((sentence) => sentence.remove());
     document.querySelectorAll("form.quiz").forEach(startQuiz);
     const all = [...document.querySelectorAll("form.predict")].map(startPrediction);
     if (all.length) startPage(all);

@@ -3,15 +3,15 @@
 "use strict";
 window.predictCurve = (form, data, covers) => {
   form.querySelectorAll(".predict-pad, .predict-series").forEach((part) => part.replaceChildren());    // of a saved page
-  const { x, names, texts, values } = data, size = x.length, last = texts.length - 1, middle = last >> 1;
+  const { x, names, texts, values } = data, size = x.length, last = texts.length - 1, middle = last >> 1, BOTTOM = 186, HEIGHT = 162;
   const svg = draw(form.querySelector(".predict-pad"), "svg", { viewBox: "0 0 340 230", role: "group",
     "aria-label": `${data.ylabel} against ${data.xlabel}` });
   const scale = (log) => log ? "log" : "linear";
-  Object.assign(svg.dataset, { box: "62 24 256 162", xlim: `${x[0]} ${x[size - 1]}`, ylim: `${values[0]} ${values[last]}`,
+  Object.assign(svg.dataset, { box: `62 ${BOTTOM - HEIGHT} 256 ${HEIGHT}`, xlim: `${x[0]} ${x[size - 1]}`, ylim: `${values[0]} ${values[last]}`,
     xscale: scale(data.xlog), yscale: scale(data.log) });
   const [toX, toY] = axes(svg);
   const points = data.truth.map(() => null);                 // levels, series by series; null: not drawn yet
-  let active = 0, previous = null, locked = false;
+  let active = 0, locked = false;
 
   function axis() {
     for (let i = 0; i < 5; i++) {
@@ -55,15 +55,23 @@ window.predictCurve = (form, data, covers) => {
 
   const whole = (s) => !points.slice(s * size, s * size + size).includes(null);
 
-  // From the last point of this stroke to the x nearest to the pointer, so that a quick hand leaves no gaps.
+  // A point takes the height at which the pointer passes it; where the pointer is set down, it moves the nearest point.
+  let from, at, passed;
+  const nearest = () => x.reduce((best, place, i) => Math.abs(toX(place) - at.x) < Math.abs(toX(x[best]) - at.x) ? i : best, 0);
+  const pass = (i, y) => { passed.add(i); set(active * size + i, last * (BOTTOM - y) / HEIGHT); };
   function stroke(event) {
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const nearest = (list, distance) => list.reduce((best, _, i) => distance(i) < distance(best) ? i : best, 0);
-    const i = nearest(x, (i) => Math.abs(toX(x[i]) - at.x)), level = nearest(values, (k) => Math.abs(toY(values[k]) - at.y));
-    const [j, from] = previous ?? [i, level];
-    for (let k = j; k !== i; k += Math.sign(i - j)) set(active * size + k, from + (level - from) * (k - j) / (i - j));
-    set(active * size + i, level);
-    previous = [i, level];
+    const before = at;
+    at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    if (event.type === "pointerdown") [from, passed] = [{ x: at.x, y: at.y, i: nearest() }, new Set()];
+    if (Math.abs(at.x - from.x) < 3) from.y = at.y;
+    if (Math.abs(at.x - from.x) < 12 && passed.size < 2) pass(from.i, at.y);
+    else {
+      pass(from.i, from.y);
+      x.forEach((place, i) => {
+        const part = (toX(place) - before.x) / (at.x - before.x);
+        if (i !== from.i && part > 0 && part <= 1) pass(i, before.y + part * (at.y - before.y));
+      });
+    }
     paint();
   }
 
@@ -94,11 +102,12 @@ window.predictCurve = (form, data, covers) => {
   svg.addEventListener("pointerdown", (event) => {
     if (locked) return;
     svg.setPointerCapture(event.pointerId);
-    previous = null;
     stroke(event);
   });
   svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) stroke(event); });
-  svg.addEventListener("lostpointercapture", () => {            // one stroke a series: the next one follows
+  svg.addEventListener("lostpointercapture", () => {             // one stroke a series: the next one follows
+    const end = nearest();
+    if (!passed.has(end) && Math.abs(toX(x[end]) - at.x) < 12) pass(end, at.y);
     const next = names.findIndex((_, s) => !whole(s));
     if (whole(active) && next >= 0) active = next;
     paint();
