@@ -6,6 +6,7 @@ from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz
 from .book.records import recorded, run_grid
+from .book.toy import toy
 from .data import FashionMNIST, fashion_mnist
 from .resnet import (
     Bottleneck,
@@ -26,4 +27,4 @@ from .training import Diverged, History, evaluate, fit
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
            "claim", "evaluate", "explore", "fashion_mnist", "fit", "get_resnet", "predict", "predict_curve", "quiz",
            "recorded", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "run_grid", "show",
-           "small_resnet", "train_lab"]
+           "small_resnet", "toy", "train_lab"]
