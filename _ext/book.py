@@ -67,10 +67,10 @@ def check_explorers(app, pagename, templatename, context, doctree):
     """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
     body = context.get("body", "")
     count = Counter(re.findall(r'\sid="([^"]+)"', body))
-    for name in re.findall(r'<(?:figure class="explorer|form class="(?:predict|quiz))" id="([^"]+)"', body):
+    for name in re.findall(r'<(?:figure class="(?:explorer|toy)|form class="(?:predict|quiz))" id="([^"]+)"', body):
         if count[name] > 1:
             raise ExtensionError(f"{pagename}: {count[name]} things are named {name!r}; "
-                                 "give the explorer's render function, the quiz's checker or the prediction another name")
+                                 "rename the explorer's render function, the quiz's checker or the prediction")
 
 
 def check_index(app, exception):

@@ -9,6 +9,7 @@ page.add("predicting");                        // until all is covered, predict.
 
 document.addEventListener("DOMContentLoaded", () => {
   try {
+    document.querySelectorAll(".needs-script").forEach((sentence) => sentence.remove());
     document.querySelectorAll("form.quiz").forEach(startQuiz);
     const all = [...document.querySelectorAll("form.predict")].map(startPrediction);
     if (all.length) startPage(all);
@@ -88,7 +89,8 @@ function inWords(elements) {
   const count = {};
   for (const element of elements) {
     const has = (selector) => element.matches(selector) || element.querySelector(selector);
-    const kind = has("pre") ? "output" : has("figure, svg, img, table") ? "figure" : has(".claim") ? "claim" : "paragraph";
+    const kinds = { pre: "output", "figure, svg, img, table": "figure", ".claim": "claim", "*": "paragraph" };
+    const kind = kinds[Object.keys(kinds).find(has)];
     count[kind] = (count[kind] || 0) + 1;
   }
   const parts = Object.entries(count).map(([kind, n]) => `${n} ${kind}${n > 1 ? "s" : ""}`);
@@ -115,7 +117,8 @@ function startPrediction(form) {
       element.classList.toggle("covered", element.inert);
     }
     const still = covers.filter((element) => element.inert);
-    form.querySelector(".predict-covers").textContent = still.length ? `Covered until you have guessed: ${inWords(still)}.` : "";
+    const what = still.length ? `Covered until you have guessed: ${inWords(still)}.` : "";
+    form.querySelector(".predict-covers").textContent = what;
     control.show(one.guess);
     [one.right, reply.textContent] = open ? [false, ""] : judged(data, one.guess);
     form.classList.toggle("right", one.right);

@@ -2,27 +2,25 @@
 // arrow keys; and the guess in the figure that was covered. The data are written by d2l_utils/book/predict.py.
 "use strict";
 window.predictCurve = (form, data, covers) => {
-  form.querySelectorAll(".predict-pad, .predict-series").forEach((part) => part.replaceChildren());    // of a saved page
+  form.querySelectorAll(".predict-pad, .predict-series").forEach((part) => part.replaceChildren());  // of a saved page
   const { x, names, texts, values } = data, size = x.length, last = texts.length - 1, middle = last >> 1;
+  const BOTTOM = 186, HEIGHT = 162;
   const svg = draw(form.querySelector(".predict-pad"), "svg", { viewBox: "0 0 340 230", role: "group",
     "aria-label": `${data.ylabel} against ${data.xlabel}` });
-  const scale = (log) => log ? "log" : "linear";
-  Object.assign(svg.dataset, { box: "62 24 256 162", xlim: `${x[0]} ${x[size - 1]}`, ylim: `${values[0]} ${values[last]}`,
-    xscale: scale(data.xlog), yscale: scale(data.log) });
+  Object.assign(svg.dataset, { box: `62 ${BOTTOM - HEIGHT} 256 ${HEIGHT}`, xlim: `${x[0]} ${x[size - 1]}`,
+    ylim: `${values[0]} ${values[last]}`, xscale: data.xlog && "log", yscale: data.log && "log" });
   const [toX, toY] = axes(svg);
   const points = data.truth.map(() => null);                 // levels, series by series; null: not drawn yet
-  let active = 0, previous = null, locked = false;
+  let active = 0, locked = false;
 
-  function axis() {
-    for (let i = 0; i < 5; i++) {
-      const level = Math.round(last * i / 4), y = toY(values[level]);
-      draw(svg, "path", { d: `M 50 ${y} H 330` });
-      draw(svg, "text", { x: 44, y: y + 4, "text-anchor": "end" }, texts[level]);
-    }
-    x.forEach((place) => draw(svg, "text", { x: toX(place), y: 206, "text-anchor": "middle" }, place));
-    draw(svg, "text", { x: 190, y: 225, "text-anchor": "middle" }, data.xlabel);
-    draw(svg, "text", { x: 4, y: 12 }, data.ylabel);
+  for (let i = 0; i < 5; i++) {
+    const level = Math.round(last * i / 4), y = toY(values[level]);
+    draw(svg, "path", { d: `M 50 ${y} H 330` });
+    draw(svg, "text", { x: 44, y: y + 4, "text-anchor": "end" }, texts[level]);
   }
+  x.forEach((place) => draw(svg, "text", { x: toX(place), y: 206, "text-anchor": "middle" }, place));
+  draw(svg, "text", { x: 190, y: 225, "text-anchor": "middle" }, data.xlabel);
+  draw(svg, "text", { x: 4, y: 12 }, data.ylabel);
 
   function curves(figure, name, all) {
     figure.querySelector(`g.${name}`)?.remove();
@@ -49,32 +47,37 @@ window.predictCurve = (form, data, covers) => {
     svg.querySelector("g.handles").before(curves(svg, "guess", points.map((level) => values[level])));
   }
 
-  function set(i, level) {
-    points[i] = Math.max(0, Math.min(last, Math.round(level)));
-  }
-
+  const set = (i, level) => { points[i] = Math.max(0, Math.min(last, Math.round(level))); };
   const whole = (s) => !points.slice(s * size, s * size + size).includes(null);
 
-  // From the last point of this stroke to the x nearest to the pointer, so that a quick hand leaves no gaps.
+  // A point takes the height at which the pointer passes it; where the pointer is set down, it moves the nearest point.
+  let from, at, passed;
+  const away = (i) => Math.abs(toX(x[i]) - at.x);
+  const nearest = () => x.reduce((best, _, i) => away(i) < away(best) ? i : best, 0);
+  const pass = (i, y) => { passed.add(i); set(active * size + i, last * (BOTTOM - y) / HEIGHT); };
   function stroke(event) {
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const nearest = (list, distance) => list.reduce((best, _, i) => distance(i) < distance(best) ? i : best, 0);
-    const i = nearest(x, (i) => Math.abs(toX(x[i]) - at.x)), level = nearest(values, (k) => Math.abs(toY(values[k]) - at.y));
-    const [j, from] = previous ?? [i, level];
-    for (let k = j; k !== i; k += Math.sign(i - j)) set(active * size + k, from + (level - from) * (k - j) / (i - j));
-    set(active * size + i, level);
-    previous = [i, level];
+    const before = at;
+    at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    if (event.type === "pointerdown") [from, passed] = [{ x: at.x, y: at.y, i: nearest() }, new Set()];
+    if (Math.abs(at.x - from.x) < 3) from.y = at.y;
+    if (Math.abs(at.x - from.x) < 12 && passed.size < 2) pass(from.i, at.y);
+    else {
+      pass(from.i, from.y);
+      x.forEach((place, i) => {
+        const part = (toX(place) - before.x) / (at.x - before.x);
+        if (i !== from.i && part > 0 && part <= 1) pass(i, before.y + part * (at.y - before.y));
+      });
+    }
     paint();
   }
 
-  axis();
   const group = draw(svg, "g", { class: "handles" });
-  const handles = points.map((_, i) => draw(group, "circle", { r: 6, cx: toX(x[i % size]), role: "slider", tabindex: 0,
-    class: `series-${Math.floor(i / size)}`, "data-series": names[Math.floor(i / size)],
-    "aria-label": `${names[Math.floor(i / size)]}, ${data.xlabel} ${x[i % size]}`, "aria-valuemin": 0, "aria-valuemax": last }));
+  const handles = names.flatMap((name, s) => x.map((place) => draw(group, "circle", {
+    r: 6, cx: toX(place), class: `series-${s}`, "data-series": name, role: "slider", tabindex: 0,
+    "aria-label": `${name}, ${data.xlabel} ${place}`, "aria-valuemin": 0, "aria-valuemax": last })));
   handles.forEach((handle, i) => handle.addEventListener("keydown", (event) => {
-    const by = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -last, End: last,
-      " ": 0, Enter: 0 }[event.key];
+    const by = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10,
+      Home: -last, End: last, " ": 0, Enter: 0 }[event.key];
     if (by === undefined || locked) return;
     event.preventDefault();
     active = Math.floor(i / size);
@@ -83,9 +86,7 @@ window.predictCurve = (form, data, covers) => {
   }));
   const buttons = names.length < 2 ? [] : names.map((name, s) => {
     const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = name;
-    button.className = `series-${s}`;
+    Object.assign(button, { type: "button", textContent: name, className: `series-${s}` });
     button.dataset.series = name;
     button.addEventListener("click", () => { active = s; paint(); });
     return button;
@@ -94,11 +95,12 @@ window.predictCurve = (form, data, covers) => {
   svg.addEventListener("pointerdown", (event) => {
     if (locked) return;
     svg.setPointerCapture(event.pointerId);
-    previous = null;
     stroke(event);
   });
   svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) stroke(event); });
-  svg.addEventListener("lostpointercapture", () => {            // one stroke a series: the next one follows
+  svg.addEventListener("lostpointercapture", () => {             // one stroke a series: the next one follows
+    const end = nearest();
+    if (!passed.has(end) && away(end) < 12) pass(end, at.y);
     const next = names.findIndex((_, s) => !whole(s));
     if (whole(active) && next >= 0) active = next;
     paint();

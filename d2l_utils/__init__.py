@@ -9,6 +9,7 @@ from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz
 from .book.records import by_seed, main_precision, recorded, source, spread, stored
+from .book.toy import toy
 from .data import FashionMNIST, fashion_mnist
 from .probes import (
     branch_share,
@@ -28,4 +29,4 @@ __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottlenec
            "get_resnet", "gradient_agreement", "gradient_norms", "lesion", "loss_surface", "main_precision",
            "parameter_count", "path_agreement", "predict", "predict_curve", "quiz", "recorded", "resnet101",
            "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid", "show",
-           "small_resnet", "source", "spread", "stored", "train_lab"]
+           "small_resnet", "source", "spread", "stored", "toy", "train_lab"]

@@ -103,8 +103,8 @@ def ask(question, name, data, controls, live):
         return display(HTML(
             f'<form class="predict" id="{html.escape(name)}" autocomplete="off"><fieldset disabled><legend>{legend}'
             f'</legend>{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">'
-            'Commit</button> <button type="button" class="predict-show">Just show me</button></p></fieldset><noscript>'
-            '<p>Guessing needs JavaScript; without it nothing below is covered.</p></noscript>'
+            'Commit</button> <button type="button" class="predict-show">Just show me</button></p></fieldset>'
+            '<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
             f'<p class="predict-covers"></p><output class="predict-reply"></output>{embedded(data)}</form>'))
 
     def tell(guess):

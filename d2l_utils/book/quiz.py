@@ -50,6 +50,8 @@ def quiz(check, choices, question="Your answer", kind=tuple):
     answers, a dict {label: answer} or, for answers of several parts, {field: list of options}: then the answer is a
     tuple of options, or {field: option} with `kind=dict`. One must be right, and in a single list each wrong one has
     a reply of its own; ValueError otherwise, which fails the build."""
+    if not getattr(check, "__name__", "").isidentifier():
+        raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
     fields = fields_of(choices)
     replies, [legend] = replies_of(check, fields, kind), texts("question", [question])
     if building():
@@ -58,7 +60,7 @@ def quiz(check, choices, question="Your answer", kind=tuple):
         return display(HTML(
             f'<form class="quiz" id="{html.escape(check.__name__)}" autocomplete="off"><fieldset disabled>'
             f'<legend>{html.escape(legend)}</legend>{groups}<p><button type="submit">Check</button></p></fieldset>'
-            '<noscript><p>Answering here needs JavaScript; in Jupyter and Colab the code answers.</p></noscript>'
+            '<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
             f'<output></output>{embedded(list(replies.values()))}</form>'))
     said, button = widgets.HTML(), widgets.Button(description="Check")
     controls = [widgets.RadioButtons(options=list(options), value=None, description=field,
