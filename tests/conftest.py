@@ -1,6 +1,7 @@
-"""What the tests share: the repository's root, the built site, the browser; property tests draw the same each time."""
+"""What the tests share: the repository's root, one thread, a server, the built site, the browser; property tests draw
+the same each time."""
 
-import contextlib
+import functools
 import gc
 import http.server
 import shutil
@@ -10,11 +11,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
-sys.path.insert(0, str(ROOT / "tools"))                      # the book's own tools are tested too
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "_ext")]     # the tools of the book are tested too
 settings.register_profile("book", deadline=None, derandomize=True, database=None)
 settings.load_profile("book")
 
@@ -27,44 +29,72 @@ def collect_sockets():
         gc.collect()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`, name -> bytes, on this machine. `faults`, name -> "missing", "cut" (the connection breaks in the
-    middle of the file) or "altered" (its last byte is another); `asked` has the names asked for, in order."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.faults, self.asked = {}, {}, []
-        self.address = f"http://127.0.0.1:{self.server_port}/"
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+@pytest.fixture(autouse=True)
+def no_book(monkeypatch):
+    """Tests start outside a book build and with the bundled data, whatever the shell says."""
+    for name in ("D2L_BOOK", "D2L_DATA", "D2L_COLAB"):
+        monkeypatch.delenv(name, raising=False)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The nets of the tests are small: a second thread costs more than it brings, much more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Answer(http.server.SimpleHTTPRequestHandler):
+    """One file of the server's folder, or what its fault makes of it."""
+
     def do_GET(self):
-        name = self.path.strip("/")
-        self.server.asked.append(name)
-        content, fault = self.server.files.get(name), self.server.faults.get(name)
-        if content is None or fault == "missing":
+        self.server.asked.append(self.path)
+        fault = self.server.fault if self.path.startswith(self.server.faulty) else None
+        if fault is None:
+            super().do_GET()
+        elif fault == "missing":
             self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        sent = {"cut": content[:len(content) // 2], "altered": content[:-1] + bytes([content[-1] ^ 1])}
-        with contextlib.suppress(ConnectionError):                      # a client that hangs up early
-            self.wfile.write(sent.get(fault, content))
+        else:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write({"cut": content[:len(content) // 2],
+                              "altered": content[:-1] + bytes([content[-1] ^ 1])}[fault])
 
     def log_message(self, *arguments):
         """Silent."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `folder` at `address` on this machine until `stop()`; `asked` lists the paths that were asked for.
+    `fault` "missing", "cut" (half of a file) or "altered" (in its last byte) is what files whose path starts with
+    `faulty` meet; both may be changed as it runs."""
+
+    def __init__(self, folder, fault=None, faulty="/"):
+        super().__init__(("127.0.0.1", 0), functools.partial(Answer, directory=str(folder)))
+        self.fault, self.faulty, self.asked = fault, faulty, []
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
 @pytest.fixture
-def server(monkeypatch):
-    """A local server without files."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        yield running
-        running.shutdown()
-    collect_sockets()
+def serve():
+    """serve(folder, fault=None, faulty="/") starts a Server; they stop when the test is over."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture
@@ -76,23 +106,6 @@ def no_home(monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-
-
-@pytest.fixture
-def one_thread():
-    """The nets here are small: a second thread costs more than it brings, and much more on a busy machine."""
-    import torch
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def no_book(monkeypatch):
-    """Tests start outside a book build and with the bundled data, whatever the shell says."""
-    for name in ("D2L_BOOK", "D2L_DATA", "D2L_COLAB"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

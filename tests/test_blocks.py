@@ -13,7 +13,6 @@ import d2l_utils as d2l
 from d2l_utils.blocks import PreActivation, delta_
 
 BLOCKS = (d2l.Residual, d2l.Bottleneck, d2l.PreActResidual, d2l.PreActBottleneck)
-pytestmark = pytest.mark.usefixtures("one_thread")
 properties = settings(max_examples=30, deadline=None, derandomize=True)
 
 

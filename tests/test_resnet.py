@@ -18,7 +18,6 @@ from d2l_utils import resnet
 
 DEPTHS = (18, 34, 50, 101, 152)
 BLOCKS = (d2l.Residual, d2l.Bottleneck, d2l.PreActResidual, d2l.PreActBottleneck)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def multiply_adds(net, size=224):
