@@ -87,20 +87,23 @@ class Residual(nn.Module):
     expansion = 1
 
     def __init__(self, input_channels, num_channels, use_1x1conv=False,
-                 strides=1, *, shortcut="identity", norm=True, zero_init=False):
+                 strides=1, *, shortcut="identity", norm=True,
+                 zero_init=False):
         super().__init__()
-        self.conv1 = conv(input_channels, num_channels, 3, strides, not norm)
+        self.conv1 = conv(input_channels, num_channels, 3, strides,
+                          bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
         self.conv2 = conv(num_channels, num_channels, 3, bias=not norm)
         self.bn2 = batch_norm(num_channels, norm)
-        self.downsample = make_shortcut(shortcut, input_channels, num_channels,
-                                        strides, use_1x1conv, norm)
+        self.downsample = make_shortcut(shortcut, input_channels,
+                                        num_channels, strides,
+                                        use_1x1conv, norm)
         if zero_init:
             nn.init.zeros_(self.bn2.weight if norm else self.conv2.weight)
 
     def forward(self, X):
         Y = F.relu(self.bn1(self.conv1(X)))
-        Y = self.bn2(self.conv2(Y))            # no ReLU yet: the sum comes first
+        Y = self.bn2(self.conv2(Y))       # no ReLU yet: the sum comes first
         if self.downsample is None:            # a plain block
             return F.relu(Y)
         return F.relu(Y + self.downsample(X))
@@ -113,16 +116,19 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(self, input_channels, num_channels, use_1x1conv=False,
-                 strides=1, *, shortcut="identity", norm=True, zero_init=False):
+                 strides=1, *, shortcut="identity", norm=True,
+                 zero_init=False):
         super().__init__()
         self.conv1 = conv(input_channels, num_channels, 1, bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
-        self.conv2 = conv(num_channels, num_channels, 3, strides, not norm)
+        self.conv2 = conv(num_channels, num_channels, 3, strides,
+                          bias=not norm)
         self.bn2 = batch_norm(num_channels, norm)
         self.conv3 = conv(num_channels, 4 * num_channels, 1, bias=not norm)
         self.bn3 = batch_norm(4 * num_channels, norm)
-        self.downsample = make_shortcut(shortcut, input_channels, 4 * num_channels,
-                                        strides, use_1x1conv, norm)
+        self.downsample = make_shortcut(shortcut, input_channels,
+                                        4 * num_channels, strides,
+                                        use_1x1conv, norm)
         if zero_init:
             nn.init.zeros_(self.bn3.weight if norm else self.conv3.weight)
 

@@ -23,12 +23,18 @@ from .blocks import Bottleneck, PreActivation, Residual, batch_norm, check_whole
 from .engine.sources import published_state, published_weights
 
 
-def resnet_block(input_channels, num_channels, num_residuals, first_block=False):
+def resnet_block(input_channels, num_channels, num_residuals,
+                 first_block=False):
     """A stage as a list of `Residual`s; unless it is the first stage, its
     first block halves the map."""
-    return [Residual(input_channels, num_channels, use_1x1conv=True, strides=2)
-            if i == 0 and not first_block else Residual(num_channels, num_channels)
-            for i in range(num_residuals)]
+    blocks = []
+    for i in range(num_residuals):
+        if i == 0 and not first_block:
+            blocks.append(Residual(input_channels, num_channels,
+                                   use_1x1conv=True, strides=2))
+        else:
+            blocks.append(Residual(num_channels, num_channels))
+    return blocks
 
 
 def check_images(X, stem):

@@ -1,7 +1,6 @@
 """What the tests share: the repository's root, one thread, a server, the built site, the browser; property tests draw
 the same each time."""
 
-import contextlib
 import functools
 import gc
 import http.server
@@ -47,37 +46,35 @@ def one_thread():
 
 
 class Answer(http.server.SimpleHTTPRequestHandler):
-    """One of the server's files, or one of its folder, or what a fault makes of it."""
+    """One file of the server's folder, or what its fault makes of it."""
 
     def do_GET(self):
-        name = self.path.strip("/")
-        self.server.asked.append(name)
-        content, fault = self.server.files.get(name), self.server.faults.get(name)
-        if content is None and fault is None and self.server.folder:
+        self.server.asked.append(self.path)
+        fault = self.server.fault if self.path.startswith(self.server.faulty) else None
+        if fault is None:
             super().do_GET()
-            return
-        if content is None or fault == "missing":
+        elif fault == "missing":
             self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        sent = {"cut": content[:len(content) // 2], "altered": content[:-1] + bytes([content[-1] ^ 1])}
-        with contextlib.suppress(ConnectionError):                      # a client that hangs up early
-            self.wfile.write(sent.get(fault, content))
+        else:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write({"cut": content[:len(content) // 2],
+                              "altered": content[:-1] + bytes([content[-1] ^ 1])}[fault])
 
     def log_message(self, *arguments):
         """Silent."""
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`, name -> bytes, and a folder, if one is given, at `address` on this machine until `stop()`.
-    `faults`, name -> "missing", "cut" (the connection breaks in the middle of the file) or "altered" (its last byte is
-    another); `asked` has the names asked for, in order."""
+    """Serves `folder` at `address` on this machine until `stop()`; `asked` lists the paths that were asked for.
+    `fault` "missing", "cut" (half of a file) or "altered" (in its last byte) is what files whose path starts with
+    `faulty` meet; both may be changed as it runs."""
 
-    def __init__(self, folder=None):
+    def __init__(self, folder, fault=None, faulty="/"):
         super().__init__(("127.0.0.1", 0), functools.partial(Answer, directory=str(folder)))
-        self.folder, self.files, self.faults, self.asked = folder, {}, {}, []
+        self.fault, self.faulty, self.asked = fault, faulty, []
         self.address = f"http://127.0.0.1:{self.server_port}/"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -87,13 +84,17 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A local server without files."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    running = Server()
-    yield running
-    running.stop()
-    collect_sockets()
+def serve():
+    """serve(folder, fault=None, faulty="/") starts a Server; they stop when the test is over."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import collect_sockets
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST as Published
@@ -84,8 +85,8 @@ def test_d2l_device_is_read_when_called_and_the_argument_wins(monkeypatch):
 # The full set: a tiny one in its place, served by a real server on this machine
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch, server):
-    """A full set of 60 and 10 random images in the original format: its folder and its server, and an empty cache."""
+def tiny(tmp_path, monkeypatch):
+    """The folder of a full set of 60 and 10 random images in the original format, which is taken for the original."""
     folder, random = tmp_path / "source", np.random.default_rng(0)
     folder.mkdir()
     checksums, resources = {}, []
@@ -94,16 +95,24 @@ def tiny(tmp_path, monkeypatch, server):
         shape = (n, 28, 28) if "images" in name else (n,)
         header = np.array([0x0800 + len(shape), *shape], ">i4").tobytes()          # uint8, so many dimensions
         content = header + random.integers(0, 10, shape, np.uint8).tobytes()
-        server.files[name] = gzip.compress(content)
-        (folder / name).write_bytes(server.files[name])
+        (folder / name).write_bytes(gzip.compress(content))
         checksums[name] = hashlib.sha256(content).hexdigest()
-        resources.append((name, hashlib.md5(server.files[name]).hexdigest()))
+        resources.append((name, hashlib.md5((folder / name).read_bytes()).hexdigest()))
     monkeypatch.setattr(data, "FILES", checksums)
     monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
     monkeypatch.setattr(Published, "resources", resources)
-    monkeypatch.setattr(Published, "mirrors", [server.address])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return folder
+
+
+@pytest.fixture
+def server(tiny, serve, monkeypatch):
+    """Serves the full set; the cache is empty. Faults meet the last of the four files."""
+    server = serve(tiny, faulty="/t10k-labels")
+    monkeypatch.setattr(Published, "mirrors", [server.address])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield server
+    collect_sockets()
 
 
 def cached():
@@ -116,22 +125,22 @@ def test_full_set_is_downloaded_once_and_verified(tiny, server):
     assert images.y_test.shape == (10,)
     assert cached() == sorted(data.FILES)
     asked = list(server.asked)
-    assert set(asked) == set(data.FILES)
+    assert set(asked) == {f"/{name}" for name in data.FILES}
     d2l.fashion_mnist(full=True, device="cpu")
     assert server.asked == asked
 
 
 @pytest.mark.parametrize("fault", ["cut", "altered", "missing"])
 def test_failed_download_leaves_nothing_and_the_next_one_works(tiny, server, fault):
-    server.faults["t10k-labels-idx1-ubyte.gz"] = fault                   # the last of the four
+    server.fault = fault
     with pytest.raises(ConnectionError, match=r"could not be downloaded to .*\(.+\)\. Use the bundled"):
         d2l.fashion_mnist(full=True)
     assert cached() == []
-    server.faults.clear()
+    server.fault = None
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
 
 
-def test_interrupted_download_leaves_nothing(tiny, monkeypatch):
+def test_interrupted_download_leaves_nothing(server, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
     real = torch.utils.model_zoo.tqdm.update

@@ -5,7 +5,6 @@ import urllib.request
 from http.client import IncompleteRead
 
 import pytest
-from conftest import Server
 
 
 def get(address):
@@ -13,23 +12,19 @@ def get(address):
         return answer.read()
 
 
-def test_files_are_served_and_faults_played(server):
-    server.files["a.txt"] = b"abcd"
+def test_files_are_served_and_faults_played(serve, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"abcd")
+    server = serve(tmp_path)
     assert get(server.address + "a.txt") == b"abcd"
-    server.faults["a.txt"] = "altered"
+    server.fault = "altered"
     assert get(server.address + "a.txt") == b"abce"
-    server.faults["a.txt"] = "cut"
+    server.fault = "cut"
     with pytest.raises(IncompleteRead):
         get(server.address + "a.txt")
-    server.faults["a.txt"] = "missing"
+    server.fault, server.faulty = "missing", "/b"
+    assert get(server.address + "a.txt") == b"abcd"
+    server.faulty = "/a"
     with pytest.raises(urllib.error.HTTPError, match="404") as error:
         get(server.address + "a.txt")
     error.value.close()
-    assert server.asked == ["a.txt"] * 4
-
-
-def test_a_folder_is_served(tmp_path):
-    (tmp_path / "page.html").write_bytes(b"<p>here</p>")
-    server = Server(tmp_path)
-    assert get(server.address + "page.html") == b"<p>here</p>"
-    server.stop()
+    assert server.asked == ["/a.txt"] * 5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import collect_sockets
 from torchvision import models
 
 import d2l_utils as d2l
@@ -90,13 +91,25 @@ def trained():
 
 
 @pytest.fixture
-def published(monkeypatch, tmp_path, server, trained):
-    """Where ResNet-18's V1 weights will be once they are there; this machine serves `trained` as their content."""
+def server(monkeypatch, tmp_path, serve, trained):
+    """Serves `trained` on this machine as ResNet-18's V1 weights, in its folder's only file."""
+    folder = tmp_path / "server"
+    folder.mkdir()
     name = f"resnet18-{hashlib.sha256(trained).hexdigest()[:8]}.pth"
-    server.files[name] = trained
+    (folder / name).write_bytes(trained)
+    server = serve(folder)
     monkeypatch.setattr(models.ResNet18_Weights.IMAGENET1K_V1.value, "url", server.address + name)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints" / name
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    yield server
+    collect_sockets()
+
+
+@pytest.fixture
+def published(server, tmp_path):
+    """Where the published weights are kept once they are there."""
+    name = models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    return tmp_path / "torch" / "hub" / "checkpoints" / name
 
 
 def test_published_weights_are_fetched_once_and_loaded_with_what_belongs_to_them(published, server, trained):
@@ -107,7 +120,7 @@ def test_published_weights_are_fetched_once_and_loaded_with_what_belongs_to_them
     assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
     assert visible(published.parent) == [published.name]
     assert torch.equal(d2l.get_resnet(18, pretrained=True).fc.weight, net.fc.weight)
-    assert server.asked == [published.name]
+    assert server.asked == [f"/{published.name}"]
     assert len(net.classes) == 1000
     assert net.classes[:2] == ["tench", "goldfish"]
     X = net.preprocess(torch.zeros(3, 300, 400, dtype=torch.uint8))
@@ -120,9 +133,8 @@ def test_published_weights_are_fetched_once_and_loaded_with_what_belongs_to_them
 @pytest.mark.parametrize("fault", ["no server", "missing", "cut", "altered"])
 def test_a_failed_download_is_one_sentence_and_leaves_nothing(published, server, fault):
     if fault == "no server":
-        server.shutdown()
-        server.server_close()
-    server.faults[published.name] = fault
+        server.stop()
+    server.fault = fault
     with pytest.raises(ConnectionError) as error:
         d2l.get_resnet(18, pretrained=True)
     message = str(error.value)
