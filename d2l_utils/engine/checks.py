@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from .distributed import world_size
-from .state import eval_mode
+from .state import eval_mode, seeded_draws
 
 
 def check_examples(images, X, targets, y, labels, kind=""):
@@ -98,7 +98,7 @@ def check_run(net, data, train, settings, loss, answers):
     """The last check before any work, with one image in eval mode: ValueError where net, data, loss and settings do not
     fit. `answers(net, X, precision)` is what the net gives; `train` is the data without the images held out."""
     check_dtype("data.X_train", data.X_train, net)
-    with torch.no_grad(), lone_values(net) as lone, eval_mode(net):
+    with torch.no_grad(), seeded_draws(train.X_train.device, 0), lone_values(net) as lone, eval_mode(net):
         y_hat = answers(net, train.X_train[:1], settings.precision)
     for name in ["y_train"] + ["y_test"] * settings.test:
         check_answer(y_hat, f"data.{name}", getattr(data, name), loss is F.cross_entropy)
