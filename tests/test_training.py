@@ -18,10 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import d2l_utils as d2l
-from d2l_utils import training
 from d2l_utils.data import epoch_generator
 from d2l_utils.engine.hardware import choose_device
-from d2l_utils.engine.progress import ProgressBar
+from d2l_utils.engine.progress import Progress
 from d2l_utils.engine.settings import Settings
 from d2l_utils.training import SCHEDULES, batches, learning_rate, sgd, train_epoch, train_step
 
@@ -673,16 +672,6 @@ def test_the_device_check_finds_a_tensor_left_on_the_cpu(data):
                    sgd(net, 0.1), "float32")
 
 
-class Silent:
-    """No progress bar."""
-
-    def update(self):
-        pass
-
-    def say(self, loss):
-        pass
-
-
 def test_a_step_never_waits_for_the_device(data, monkeypatch):
     """The loss is asked for every CHECK_EVERY steps and at the end of an epoch, nowhere else."""
     asked = []
@@ -690,11 +679,12 @@ def test_a_step_never_waits_for_the_device(data, monkeypatch):
         original = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *args, original=original, name=name, **kwargs:
                             (asked.append(name), original(self, *args, **kwargs))[1])
-    monkeypatch.setattr(training, "check_finite", lambda losses, rates, done: asked.append((len(losses), done)))
     net = small_net().to(memory_format=torch.channels_last)
     settings = replace(SETTINGS, batch_size=8, augment=True)                     # 32 steps
-    train_epoch(net, data, 0, settings, sgd(net, 0.1), Silent())
-    assert asked == [(20, 20), (12, 32)]
+    progress = Progress(2, 32, [], False, d2l.Diverged)
+    monkeypatch.setattr(progress, "check_finite", lambda: asked.append(progress.done))
+    train_epoch(net, data, 0, settings, sgd(net, 0.1), progress)
+    assert asked == [20, 32]
 
 
 def test_no_step_synchronises_with_a_gpu(data):
@@ -742,7 +732,7 @@ def test_an_epoch_of_fit_costs_what_its_bare_steps_cost():
     """Measured in processor time, which other programs disturb little; experiments/throughput.py records the figure."""
     data, net, ratios = subset(1024), small_net().to(memory_format=torch.channels_last), []
     settings = replace(SETTINGS, batch_size=64)
-    with contextlib.closing(ProgressBar(2, 16, [])) as bar:
+    with contextlib.closing(Progress(99, 16, [], True, d2l.Diverged)) as bar:
         for _ in range(7):
             start = time.process_time()
             bare_loop(net, data)

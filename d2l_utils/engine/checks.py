@@ -28,14 +28,16 @@ def check_examples(images, X, targets, y, labels, kind=""):
         raise ValueError(f"{targets} must be floating or int64, got {y.dtype}")
 
 
-def check_data(data, kind, labels, test):
+def check_data(data, kind, labels, test, augment):
     """TypeError or ValueError unless `data` is one of that kind and its training images, and its test images if they
-    are used, are such as check_examples asks for."""
+    are used, are such as check_examples asks for; and unless `augment` leaves the targets right."""
     if not isinstance(data, kind):
         raise TypeError(f"data must be a {kind.__name__}, got {type(data).__name__}")
     check_examples("data.X_train", data.X_train, "data.y_train", data.y_train, labels, "training ")
     if test is True:
         check_examples("data.X_test", data.X_test, "data.y_test", data.y_test, labels, "test ")
+    if augment is True and not labels:
+        raise ValueError("augment must be False for another loss than cross-entropy: images change, targets would not")
 
 
 def check_dtype(images, X, net):
