@@ -1,8 +1,5 @@
-"""fit(), the one training loop, and evaluate().
-
-Stochastic gradient descent with momentum as in He et al. 2015 section 4.2. The same call trains on a CPU, on a GPU
-and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch.
-"""
+"""fit(), the one training loop, and evaluate(): gradient descent with momentum as in He et al. 2015 section 4.2, on a
+CPU, on a GPU and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch."""
 
 import math
 import time
@@ -18,13 +15,12 @@ from .engine import checks, distributed
 from .engine.checkpoints import Checkpoint, describe
 from .engine.distributed import rank, world_size
 from .engine.hardware import autocast, choose_precision, keep_memory
-from .engine.progress import ProgressBar
+from .engine.progress import Progress
 from .engine.settings import COUNT, Settings, obey, one_of
 from .engine.small_maps import small_maps_side_by_side
 from .engine.state import device_of, eval_mode, seeded_draws, training_form
 
-TRAIN_IMAGES_MEASURED = 10_000      # training loss and error are measured on the first so many, un-augmented
-CHECK_EVERY = 20                    # steps between looks at the loss: a look waits for the device
+TRAIN_IMAGES_MEASURED = 10_000          # training loss and error are measured on the first so many, un-augmented
 
 
 class History(pd.DataFrame):
@@ -33,6 +29,12 @@ class History(pd.DataFrame):
     @property
     def _constructor(self):
         return History
+
+    @classmethod
+    def of(cls, rows, loss=F.cross_entropy):
+        """The table of these rows; without any it has its columns all the same."""
+        columns = ["epoch", "train_loss", *["train_error"] * (loss is F.cross_entropy), "lr", "seconds"]
+        return cls(rows, columns=None if rows else columns)
 
 
 class Diverged(FloatingPointError):
@@ -93,7 +95,7 @@ def sgd(net, lr, momentum=0.9, weight_decay=1e-4):
                "weight_decay": weight_decay},
               {"params": [p for p in trained if p.dim() <= 1],
                "weight_decay": 0.0}]
-    fused = trained[0].device.type in ("cpu", "cuda")
+    fused = next(net.parameters()).device.type in ("cpu", "cuda")
     return torch.optim.SGD(groups, lr=lr, momentum=momentum,
                            fused=fused, foreach=not fused)
 
@@ -137,35 +139,22 @@ def train_step(net, X, y, optimizer, precision=None, clip=None,
     return loss
 
 
-def check_finite(losses, rates, done):
-    """Diverged at the first of the last losses, when `done` steps are done, that is no finite number. This waits for
-    the device."""
-    for bad in (~torch.isfinite(torch.stack(losses))).nonzero().flatten().tolist()[:1]:
-        raise Diverged(done - len(losses) + bad, rates[bad])
-
-
-def train_epoch(net, data, epoch, settings, optimizer, bar, loss=F.cross_entropy, on_step=None, settled=None):
-    """One pass over the training images; returns the steps done, the last rate and the seconds it took. `settled()` is
-    called after each step."""
-    start, steps, losses, rates = time.perf_counter(), math.ceil(len(data.X_train) / settings.batch_size), [], []
+def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_entropy, on_step=None, settled=None):
+    """One pass over the training images; returns the last rate and the seconds it took. `settled()` is called after
+    each step."""
+    start, steps = time.perf_counter(), math.ceil(len(data.X_train) / settings.batch_size)
     reduce, shard = (distributed.average_gradients, distributed.shard) if world_size() > 1 else (None, None)
     with small_maps_side_by_side(net, data.X_train.device, settings.precision):
         for step, (X, y) in enumerate(batches(data, epoch, settings, shard), start=epoch * steps):
             lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            rates.append(lr)
-            losses.append(train_step(net, X, y, optimizer, settings.precision, settings.clip, reduce, loss,
-                                     on_step and partial(on_step, step)))
-            bar.update()
+            progress.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, reduce, loss,
+                                         on_step and partial(on_step, step)))
             if settled is not None:
                 settled()
-            if (step + 1) % CHECK_EVERY == 0 or (step + 1) % steps == 0:
-                check_finite(losses, rates, step + 1)
-                bar.say(losses[-1])
-                losses, rates = [], []
     distributed.average_batch_norm(net)
-    return step + 1, lr, time.perf_counter() - start
+    return lr, time.perf_counter() - start
 
 
 def answers(net, X, precision):
@@ -207,50 +196,49 @@ def evaluate(net, X, y, *, precision=None, batch_size=1000, loss=F.cross_entropy
     return mean_loss, error if labels else None
 
 
-def row_of_epoch(net, train, piles, epoch, settings, optimizer, bar, loss, on_step):
+def row_of_epoch(net, train, piles, epoch, settings, optimizer, progress, loss, on_step):
     """Train for one epoch and measure loss and, for cross-entropy, error in eval mode on each of the piles; many
     processes share the images. The history's row; Diverged where a loss is no finite number."""
     draws = epoch_generator(settings.seed, epoch, Purpose.NET + rank()).initial_seed()
     row, mine = {"epoch": epoch + 1}, slice(rank(), None, world_size())
     with seeded_draws(train.X_train.device, draws) as settled:
-        done, lr, seconds = train_epoch(net, train, epoch, settings, optimizer, bar, loss, on_step, settled)
+        lr, seconds = train_epoch(net, train, epoch, settings, optimizer, progress, loss, on_step, settled)
         for name, (X, y) in piles.items():
             total = sum_of_losses_and_errors(net, X[mine], y[mine], settings.precision, loss)
             distributed.all_reduce([total])
-            row[f"{name}_loss"], row[f"{name}_error"] = (value / len(X) for value in total.tolist())
+            row[f"{name}_loss"], error = (value / len(X) for value in total.tolist())
+            row |= {f"{name}_error": error} if loss is F.cross_entropy else {}
             if not math.isfinite(row[f"{name}_loss"]):
-                raise Diverged(done, lr)
+                raise Diverged(progress.done, lr)
     return row | {"lr": lr, "seconds": seconds}
 
 
-def run(net, data, settings, loss, checkpoint, bar, on_step, on_epoch):
+def run(net, data, settings, loss, checkpoint, show, on_step, on_epoch):
     """The epochs of a run, those after its checkpoint if there is one, of a net in training form: its History."""
     train, held_out = data.split(settings.validation)
     checks.check_run(net, data, train, settings, loss, answers)
     piles = {"train": (train.X_train[:TRAIN_IMAGES_MEASURED], train.y_train[:TRAIN_IMAGES_MEASURED])}
     piles |= {"val": held_out} if settings.validation else {}
     piles |= {"test": (data.X_test, data.y_test)} if settings.test else {}
-    measured = [f"{pile}_{what}" for pile in piles for what in ("loss", "error")[:1 + (loss is F.cross_entropy)]]
-    history = partial(History, columns=["epoch", *measured, "lr", "seconds"])
     optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
     alone = checkpoint is None and world_size() == 1
     saved = Checkpoint(checkpoint, {} if alone else describe(settings, net, data, loss))
-    rows = saved.load(net, optimizer)
-    with closing(ProgressBar(settings.epochs, math.ceil(len(train.X_train) / settings.batch_size), rows, bar)) as bar:
+    rows, steps = saved.load(net, optimizer), math.ceil(len(train.X_train) / settings.batch_size)
+    with closing(Progress(settings.epochs, steps, rows, show, Diverged)) as progress:
         try:
             for epoch in range(len(rows), settings.epochs):
-                rows.append(row_of_epoch(net, train, piles, epoch, settings, optimizer, bar, loss, on_step))
+                rows.append(row_of_epoch(net, train, piles, epoch, settings, optimizer, progress, loss, on_step))
                 saved.save(net, optimizer, rows)
                 if on_epoch is not None and rank() == 0:
-                    on_epoch(history(rows))
+                    on_epoch(History.of(rows, loss))
         except Diverged as error:
-            error.history = history(rows)
+            error.history = History.of(rows, loss)
             raise
         except KeyboardInterrupt:
-            bar.interrupted(checkpoint)
+            progress.interrupted(checkpoint)
             if world_size() > 1:                # the other processes must not wait for this one
                 raise
-    return history(rows)
+    return History.of(rows, loss)
 
 
 def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, progress=True, schedule="one-cycle",
@@ -261,24 +249,21 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
     `lr` is the peak rate of `schedule` (see `learning_rate`); `clip` bounds the gradient's norm; the last `validation`
     training images are held out and measured; `test=True` measures the test images too. Loss and error are measured in
     eval mode at the end of each epoch. `checkpoint=PATH` saves after each epoch and, called again, goes on from there.
-    `loss(y_hat, y)`, a mean over the batch, may be another one, also of images: then no error, no `augment`.
+    `loss(y_hat, y)`, a mean over the batch, may be another, also of images: then there is no error and no `augment`.
     `on_step(step, loss, net)` is called when a step's gradients are there, before clipping and update,
-    `on_epoch(history)` after each epoch. Frozen modules (none of whose parameters is trained) and those in eval mode
-    stay as they are; memory layout and modes are given back. From then on the process keeps freed memory. A net that
-    draws random numbers takes torch's global generators, seeded for it, and gives them back as they were.
-    Interrupting returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged (a
-    FloatingPointError) when a loss is no finite number.
+    `on_epoch(history)` after each epoch. Modules with no parameter to train, and those in eval mode, keep statistics
+    and mode; net.train() beforehand trains all. Modes and memory layout are given back. The process keeps freed memory
+    from then on. A net that draws random numbers takes torch's global generators, seeded, and gives them back as they
+    were. Interrupting returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged
+    (a FloatingPointError) where a loss is no finite number.
     """
-    labels = loss is F.cross_entropy
-    checks.check_data(data, FashionMNIST, labels, test)
+    checks.check_data(data, FashionMNIST, loss is F.cross_entropy, test, augment)
     checks.check_trainable(net)
     device = data.X_train.device
     settings = Settings(
         epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, schedule=one_of("schedule", schedule, SCHEDULES),
         warmup=warmup, momentum=momentum, weight_decay=weight_decay, clip=clip, augment=augment,
         validation=validation, test=test, precision=choose_precision(device, precision))
-    if settings.augment and not labels:
-        raise ValueError("augment must be False for another loss than cross-entropy: images change, targets would not")
     distributed.init_process_group(device)
     keep_memory()
     with training_form(net.to(device)):

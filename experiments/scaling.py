@@ -16,7 +16,7 @@ import torch
 from common import PRECISION, images, main
 
 import d2l_utils as d2l
-from d2l_utils.engine.distributed import add_up, position
+from d2l_utils.engine.distributed import all_reduce, rank
 
 DEPTH, BATCH = 20, 128
 LAYOUTS = [  # (processes, threads of each, batch)
@@ -42,10 +42,10 @@ def measure(batch_size, precision, seed, n):
     times = []
     for _ in range(20):
         start = time.perf_counter()
-        add_up(numbers)
+        all_reduce(numbers)
         numbers[0].sum().item()
         times.append(time.perf_counter() - start)
-    if position()[0] == 0:
+    if rank() == 0:
         print(json.dumps({"images_per_second": n / history["seconds"].iloc[-1], "seconds": history["seconds"].iloc[-1],
                           "exchange_seconds": sorted(times)[10], "numbers": len(numbers[0]), "images": n}))
 

@@ -25,13 +25,16 @@ from torchvision.transforms import Compose, Resize, ToTensor
 import d2l_utils as d2l
 from d2l_utils.book.provenance import processor
 from d2l_utils.data import normalise
-from d2l_utils.engine.hardware import autocast, keep_memory, small_maps_side_by_side
+from d2l_utils.engine.hardware import autocast, choose_device, keep_memory, side_by_side_pays
+from d2l_utils.engine.small_maps import small_maps_side_by_side
 from d2l_utils.training import sgd
 
 STEPS = ["+ tensors", "+ channels_last", "+ bfloat16", "+ fused optimiser", "+ small maps side by side",
          "+ kept memory"]
 if PRECISION == "float32":                              # a processor that is not faster at bfloat16
-    STEPS = [step for step in STEPS if step not in ("+ bfloat16", "+ small maps side by side")]
+    STEPS.remove("+ bfloat16")
+if not side_by_side_pays(choose_device()):              # one without AMX: fit leaves them as they are
+    STEPS.remove("+ small maps side by side")
 MAPS = {24: 64, 12: 128, 6: 256, 3: 512}                # ResNet-18's maps of 96x96 pictures: side and channels
 DEPTHS = (20, 32, 44, 56, 110)
 

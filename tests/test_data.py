@@ -238,25 +238,56 @@ def test_orders_of_other_seeds_and_epochs_differ():
 
 
 @given(size=st.sampled_from([(28, 28), (14, 14), (8, 5)]), channels=st.sampled_from([1, 3]),
-       n=st.integers(1, 5), seed=st.integers(0, 1000), pad=st.sampled_from([None, 1, 3]))
-def test_every_augmented_image_is_a_crop_of_the_padded_one_or_its_mirror(size, channels, n, seed, pad):
+       n=st.integers(1, 5), seed=st.integers(0, 1000))
+def test_every_augmented_image_is_a_crop_of_the_padded_one_or_its_mirror(size, channels, n, seed):
     X = torch.arange(n * channels * size[0] * size[1]).reshape(n, channels, *size) % 251
-    crops = data.augment(X, data.epoch_generator(seed, 0, purpose=1), pad)
+    shift, flip = data.epoch_changes(n, size[0], seed, 0)
+    crops = data.crop_and_flip(X, shift, flip)
     assert crops.shape == X.shape
     assert crops.dtype == X.dtype
-    pad = pad or max(1, size[0] // 14)
+    pad = max(1, size[0] // 14)
     padded = F.pad(X, (pad,) * 4)
-    for image, crop in zip(padded, crops, strict=True):
-        every = image.unfold(1, size[0], 1).unfold(2, size[1], 1)            # (C, 2 pad + 1, 2 pad + 1, H, W)
-        same = [(every == picture[:, None, None]).all(dim=(0, 3, 4)).any() for picture in (crop, crop.flip(-1))]
-        assert any(same)
+    for image, crop, (down, right), mirrored in zip(padded, crops, (shift + pad).tolist(), flip.tolist(), strict=True):
+        window = image[:, down:down + size[0], right:right + size[1]]
+        assert torch.equal(crop, window.flip(-1) if mirrored else window)
 
 
-def test_augmentation_uses_all_shifts_both_mirrors_and_repeats_with_its_seed():
-    X = torch.zeros(2000, 1, 14, 14)
-    X[:, :, 7, 5] = 1                                       # one bright pixel: where does it go?
-    crops = data.augment(X, data.epoch_generator(0, 0, purpose=1))
-    assert torch.equal(crops, data.augment(X, data.epoch_generator(0, 0, purpose=1)))
-    assert not torch.equal(crops, data.augment(X, data.epoch_generator(0, 1, purpose=1)))
-    places = {tuple(place) for place in crops.nonzero()[:, 2:].tolist()}
-    assert places == {(y, x) for y in (6, 7, 8) for x in (4, 5, 6, 7, 8, 9)}
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_shifts_of_any_length_bring_in_zeros(dtype):
+    X = torch.ones(4, 1, 6, 5, dtype=dtype)
+    shift, flip = torch.tensor([[0, 0], [2, -3], [99, 0], [0, -99]]), torch.tensor([False, True, False, False])
+    moved = data.crop_and_flip(X, shift, flip)
+    assert moved.sum((1, 2, 3)).tolist() == [30, 8, 0, 0]
+    assert moved.dtype == dtype
+    assert X.sum() == 120                                   # X itself is as it was
+
+
+def test_an_epochs_changes_use_all_shifts_both_mirrors_and_follow_from_seed_and_epoch():
+    changes = data.epoch_changes(2000, 14, 0, 0)
+    assert [change.shape for change in changes] == [(2000, 2), (2000,)]
+    assert set(map(tuple, changes[0].tolist())) == {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)}
+    assert 900 < changes[1].sum() < 1100
+    for other, same in (((0, 0), True), ((0, 1), False), ((1, 0), False)):
+        assert all(torch.equal(a, b) == same
+                   for a, b in zip(changes, data.epoch_changes(2000, 14, *other), strict=True))
+    assert data.epoch_changes(2000, 28, 0, 0)[0].unique().tolist() == [-2, -1, 0, 1, 2]
+    assert len(data.epoch_changes(1, 5, 0, 0)[0].unique()) <= 2             # at least a pixel, however small they are
+
+
+def test_a_set_is_split_without_a_copy():
+    images = d2l.fashion_mnist(size=14, device="cpu")
+    kept, (X, y) = images.split(1000)
+    assert (len(kept.X_train), len(kept.y_train), len(X), len(y), len(kept.X_test)) == (9000, 9000, 1000, 1000, 2000)
+    assert kept.X_train.data_ptr() == images.X_train.data_ptr()
+    assert torch.equal(torch.cat([kept.X_train, X]), images.X_train)
+    assert len(images.split(0)[1][0]) == 0
+    for n in (10_000, 10_001):
+        with pytest.raises(ValueError, match=f"validation must be below the number of training images, 10000, got {n}"):
+            images.split(n)
+
+
+def test_sha256_tells_sets_of_any_kind_apart():
+    dtypes = torch.uint8, torch.bfloat16, torch.float32
+    sets = [d2l.FashionMNIST(*[torch.arange(9).to(dtype)] * 4) for dtype in dtypes]
+    assert len({each.sha256() for each in sets}) == 3
+    assert sets[0].sha256() == hashlib.sha256(bytes(range(9)) * 4).hexdigest()

@@ -9,11 +9,12 @@ import time
 
 import pytest
 import torch
-from test_training import FailsAt, run, small_net, subset
+from test_training import FailsAt, frozen_body, run, small_net, subset
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.engine.distributed import TIMEOUT, connect, part, position
+from d2l_utils.engine import distributed
+from d2l_utils.engine.distributed import TIMEOUT, average_gradients, init_process_group, rank, shard, world_size
 from d2l_utils.engine.hardware import choose_device
 from d2l_utils.training import sgd, train_step
 
@@ -28,25 +29,26 @@ def main(task, folder):
     globals()[task](int(os.environ["RANK"]))
 
 
-def gradients_of(net, X, y, share=1.0):
+def gradients_of(net, X, y, reduce=None):
     """The loss and the gradients that one step computes."""
-    loss = train_step(net, X, y, sgd(net, 0.0), "float32", share=share)
+    loss = train_step(net, X, y, sgd(net, 0.0), "float32", reduce=reduce)
     return [loss, *[p.grad for p in net.parameters()]]
 
 
-def work(rank):
+def work(number):
     """Everything but a loss of a process; results go to rank0.pt and rank1.pt."""
     data, net = subset(), small_net(norm=False)
     X, y = data.X_train[:33].float() / 255, data.y_train[:33]
     alone = [gradients_of(net, X[:n], y[:n]) for n in (33, 32, 1)]               # before they know of each other
-    connect(torch.device("cpu"))
-    parts = [part(X[:n], y[:n]) for n in (33, 32, 1)]
-    both = [gradients_of(net, *each) for each in parts]
-    parity = small_net(seed=rank, norm=False)                                     # process 0's weights are taken
+    init_process_group(torch.device("cpu"))
+    shards = [shard(torch.arange(n)) for n in (33, 32, 1)]
+    both = [gradients_of(net, X[mine], y[mine], average_gradients) for mine in shards]
+    parity = small_net(seed=number, norm=False)                                    # process 0's weights are taken
     parity_history = run(parity, data, progress=True, **OPTIONS)
-    torch.save({"alone": alone, "both": both, "shares": [share for _, _, share in parts], "seen": seen_images(),
+    torch.save({"alone": alone, "both": both, "shards": shards, "seen": seen_images(), "frozen": frozen(data),
                 "parity": parity.state_dict(), "rows": parity_history.drop(columns="seconds").to_dict("records"),
-                "norm": resumed(data), "diverged": diverged(data), "refused": refused(data, rank)}, f"rank{rank}.pt")
+                "norm": resumed(data), "diverged": diverged(data), "refused": refused(data, number)},
+               f"rank{number}.pt")
 
 
 def seen_images():
@@ -71,23 +73,32 @@ def resumed(data):
     return whole.state_dict(), net.state_dict(), len(history), len(run(small_net(), data, checkpoint="run.pt"))
 
 
+def frozen(data):
+    """A net with a frozen body and its own statistics, before and after a run."""
+    net = frozen_body()
+    run(net, data, epochs=1, batch_size=32)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    run(net, data, epochs=1, batch_size=32, lr=0.01)
+    return before, net.state_dict()
+
+
 def diverged(data):
     """The step at which this process notices that a loss, process 1's, is no number."""
     with pytest.raises(d2l.Diverged) as error:
-        run(FailsAt(9 if position()[0] else 99), data, epochs=4)
+        run(FailsAt(9 if rank() else 99), data, epochs=4)
     return error.value.step
 
 
-def refused(data, rank):
+def refused(data, number):
     """What a process is told that was called with another seed than the other."""
     with pytest.raises(ValueError, match="seed") as error:
-        run(small_net(), data, seed=rank)
+        run(small_net(), data, seed=number)
     return str(error.value)
 
 
-def die(rank):
+def die(number):
     """Process 1 is killed in its second epoch."""
-    run(FailsAt(6 if rank else 10**9, Killed), subset(), epochs=1000, checkpoint="run.pt")
+    run(FailsAt(6 if number else 10**9, Killed), subset(), epochs=1000, checkpoint="run.pt")
 
 
 class Killed(BaseException):
@@ -126,8 +137,7 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(done):
         for alone, both in zip(result["alone"], result["both"], strict=True):
             for expected, found in zip(alone, both, strict=True):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert [result["shares"] for result in done[1]] == [pytest.approx([17 / 33, 0.5, 1.0]),
-                                                       pytest.approx([16 / 33, 0.5, 0.0])]
+    assert [[len(mine) for mine in result["shards"]] for result in done[1]] == [[17, 16, 1], [16, 16, 1]]
 
 
 def test_every_image_of_an_epoch_is_seen_by_exactly_one_process(done):
@@ -154,8 +164,13 @@ def test_both_processes_have_the_same_net_and_go_on_from_one_checkpoint(done):
     assert [result["norm"][2:] for result in done[1]] == [(2, 2)] * 2
 
 
+def test_frozen_layers_stay_as_they_were_in_both_processes(done):
+    for result in done[1]:
+        before, after = result["frozen"]
+        assert all(torch.equal(before[name], after[name]) for name in after if not name.startswith("fc"))
+
+
 def test_there_is_one_progress_bar(done):
-    assert done[0].count("| 0/16 ") == 1
     assert done[0].count("2 epochs, ") == 1
 
 
@@ -205,8 +220,22 @@ def test_under_torchrun_each_process_takes_a_gpu_of_its_own(monkeypatch):
 
 
 def test_a_process_alone_has_the_whole_batch():
-    X, y = torch.arange(5), torch.arange(5)
-    assert position() == (0, 1)
-    assert part(X, y)[2] == 1.0
-    assert torch.equal(part(X, y)[0], X)
+    batch = torch.arange(5)
+    assert (rank(), world_size()) == (0, 1)
+    assert torch.equal(shard(batch), batch)
     assert TIMEOUT.total_seconds() < 60
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 8, 33])
+def test_the_mean_over_all_shards_counted_with_their_images_is_the_mean_of_the_batch(monkeypatch, processes, n):
+    values, shards = torch.arange(float(n)) ** 2, []
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
+    for number in range(processes):
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        shards.append(shard(values))
+    assert all(len(mine) for mine in shards)
+    mean = sum(len(mine) * mine.mean() for mine in shards) / sum(len(mine) for mine in shards)
+    assert mean == pytest.approx(values.mean().item())
+    if n >= processes:
+        assert sorted(torch.cat(shards).tolist()) == values.tolist()

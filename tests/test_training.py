@@ -1,34 +1,28 @@
-"""fit, evaluate, checkpoints: what a run computes, survives and refuses."""
+"""fit and evaluate: what a run computes, gives back and refuses. Checkpoints: test_checkpoints."""
 
 import contextlib
 import math
-import os
 import pickle
-import random
 import statistics
-import subprocess
-import sys
+import threading
 import time
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import d2l_utils as d2l
 from d2l_utils.data import epoch_generator
-from d2l_utils.engine.checkpoints import SCHEDULES, Settings
-from d2l_utils.engine.progress import Watch
-from d2l_utils.training import (
-    batches,
-    learning_rate,
-    sgd,
-    train_epoch,
-    train_step,
-)
+from d2l_utils.engine.hardware import choose_device
+from d2l_utils.engine.progress import Progress
+from d2l_utils.engine.settings import Settings
+from d2l_utils.training import SCHEDULES, batches, learning_rate, sgd, train_epoch, train_step
 
 SETTINGS = Settings(epochs=2, lr=0.1, batch_size=32, seed=0, schedule="one-cycle", warmup=0.3, momentum=0.9,
                     weight_decay=1e-4, clip=None, augment=False, validation=0, test=False, precision="float32")
@@ -96,6 +90,15 @@ def test_fit_is_the_loop_of_the_book_written_out_with_plain_torch(data):
         nn.functional.cross_entropy(reference(X), data.y_train).item(), abs=1e-4)
 
 
+def test_results_are_those_of_earlier_versions(data):
+    """Numbers that this recipe gave when the first records were made."""
+    net = small_net()
+    last = run(net, data, validation=40, test=True).iloc[-1].drop("seconds")
+    assert last.to_dict() == pytest.approx({
+        "epoch": 2, "train_loss": 2.13346, "train_error": 0.70833, "val_loss": 2.16954, "val_error": 0.7,
+        "test_loss": 2.14671, "test_error": 0.6875, "lr": 0.00766379}, rel=2e-3)
+
+
 def test_fit_learns_and_its_history_is_a_table(data):
     net = small_net()
     history = run(net, data, epochs=8, validation=56, test=True)
@@ -128,17 +131,61 @@ def test_same_seed_same_weights_other_seed_others(data):
     assert not same_weights(nets[0], nets[2])
 
 
-def test_fit_leaves_torchs_random_state_alone(data):
+# Random numbers
+
+class Dropped(nn.Module):
+    """A net that draws random numbers in train mode, with always=True in eval mode too."""
+
+    def __init__(self, always=False):
+        super().__init__()
+        self.net, self.always = nn.Linear(196, 10), always
+
+    def forward(self, X):
+        return F.dropout(self.net(X.flatten(1)), 0.5, self.training or self.always)
+
+
+def built(build, seed=0):
+    torch.manual_seed(seed)
+    return build()
+
+
+@pytest.mark.parametrize("build", [small_net, Dropped, partial(Dropped, always=True)])
+def test_fit_leaves_torchs_random_state_alone_and_does_not_depend_on_it(data, build):
+    net, other = built(build), built(build)
     torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = run(net, data, augment=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert run(other, data, augment=True)["train_loss"].equals(first["train_loss"])
+    assert same_weights(net, other)
+
+
+def test_a_cell_that_seeds_while_a_net_trains_in_a_thread_gets_its_numbers(data):
+    net = small_net()
+    torch.manual_seed(1)
     expected = torch.rand(3)
-    torch.manual_seed(5)
-    run(small_net_without_seeding(), data, epochs=1)
-    assert torch.equal(torch.rand(3), expected)
+    thread = threading.Thread(target=run, args=(net, data))
+    thread.start()
+    while thread.is_alive():
+        torch.manual_seed(1)
+        time.sleep(0.001)
+        assert torch.equal(torch.rand(3), expected)
+    alone = small_net()
+    run(alone, data)
+    assert same_weights(net, alone)
 
 
-def small_net_without_seeding():
-    with torch.random.fork_rng(devices=[]):
-        return d2l.small_resnet(8)
+def test_two_nets_that_draw_train_at_once_as_they_do_alone(data):
+    alone = built(Dropped)
+    run(alone, data, seed=3)
+    nets = [built(Dropped) for _ in range(3)]
+    threads = [threading.Thread(target=run, args=(net, data), kwargs={"seed": 3}) for net in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same_weights(net, alone) for net in nets)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -183,10 +230,10 @@ def test_clip_bounds_the_gradient(data):
 
 def test_augmented_batches_differ_by_epoch_and_are_the_same_again(data):
     settings = replace(SETTINGS, augment=True)
-    first, again, second = (torch.cat([X for X, _, _ in batches(data, epoch, settings)]) for epoch in (0, 0, 1))
+    first, again, second = (torch.cat([X for X, _ in batches(data, epoch, settings)]) for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
-    plain = torch.cat([X for X, _, _ in batches(data, 0, SETTINGS)])
+    plain = torch.cat([X for X, _ in batches(data, 0, SETTINGS)])
     assert first.shape == plain.shape
     assert not torch.equal(first, plain)
 
@@ -212,12 +259,153 @@ def test_evaluate_restores_the_mode_after_an_error(data):
     assert net.training
 
 
+def test_evaluate_takes_other_losses(data):
+    net, y = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)), data.X_test / 255
+    loss, error = d2l.evaluate(net, data.X_test, y, precision="float32", loss=F.mse_loss, batch_size=10)
+    assert loss == pytest.approx(F.mse_loss(net((y - 0.2860) / 0.3530), y).item(), abs=1e-5)
+    assert error is None
+
+
+def test_evaluate_takes_a_net_without_parameters(data):
+    assert d2l.evaluate(nn.Flatten(), torch.eye(10)[:, :, None, None] * 99, torch.arange(10)) == (0, 0)
+
+
+# Another loss, a look at each step
+
+def pictures_of(data):
+    """Image to image: the pictures, darkened."""
+    X = data.X_train / 255
+    return d2l.FashionMNIST(X, X / 2, X[:64], X[:64] / 2)
+
+
+def picture_net():
+    return built(lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)))
+
+
+def test_another_loss_trains_image_to_image_nets(data):
+    net = picture_net()
+    history = run(net, pictures_of(data), epochs=20, loss=F.mse_loss, test=True, validation=8, progress=True)
+    assert list(history.columns) == ["epoch", "train_loss", "val_loss", "test_loss", "lr", "seconds"]
+    assert history["train_loss"].iloc[-1] < 0.2 * history["train_loss"].iloc[0]
+    X, y = pictures_of(data).X_test, pictures_of(data).y_test
+    assert history["test_loss"].iloc[-1] == pytest.approx(F.mse_loss(net(X), y).item(), rel=1e-4)
+
+
+def test_another_loss_of_labels_is_the_mean_over_batches_of_any_size(data):
+    smooth = partial(F.cross_entropy, label_smoothing=0.1)
+    net = small_net()
+    history = run(net, subset(1300), epochs=1, loss=smooth)
+    X, y = subset(1300).X_train, subset(1300).y_train
+    with torch.no_grad():
+        expected = smooth(net.eval()((X / 255 - 0.2860) / 0.3530), y).item()
+    assert history["train_loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("options", "change", "said"), [
+    ({"augment": True}, {}, "augment must be False for another loss"),
+    ({"loss": F.cross_entropy}, {}, "data.y_train must be int64 labels"),
+    ({"loss": partial(F.mse_loss, reduction="none")}, {}, "loss must give one number"),
+    ({}, {"y_train": lambda y: y[:, 0]}, r"must have the shape of the net's answers, \(1, 14, 14\) each, got"),
+    ({}, {"y_train": lambda y: (255 * y).byte()}, "data.y_train must be floating or int64, got torch.uint8")])
+def test_another_loss_and_its_targets_are_checked(data, options, change, said):
+    pictures = pictures_of(data)
+    pictures = replace(pictures, **{name: spoil(getattr(pictures, name)) for name, spoil in change.items()})
+    with pytest.raises(ValueError, match=said):
+        run(picture_net(), pictures, **{"loss": F.mse_loss} | options)
+
+
+def test_an_interrupted_run_with_another_loss_has_no_error_column(data, capsys):
+    def stop(step, loss, net):
+        raise KeyboardInterrupt
+    history = run(picture_net(), pictures_of(data), loss=F.mse_loss, on_step=stop)
+    assert list(history.columns) == ["epoch", "train_loss", "lr", "seconds"]
+
+
+def test_on_step_sees_the_gradients_before_clipping_and_update(data):
+    net, other, seen = small_net(norm=False), small_net(norm=False), []
+
+    def look(step, loss, net):
+        seen.append((step, loss.item(), [p.grad.clone() for p in net.parameters()],
+                     [p.detach().clone() for p in net.parameters()]))
+    run(net, data, epochs=2, clip=1e-9, weight_decay=0, on_step=look)
+    assert [step for step, *_ in seen] == list(range(8))
+    batch = torch.randperm(256, generator=epoch_generator(0, 0))[:64]
+    loss = F.cross_entropy(other((data.X_train[batch] / 255 - 0.2860) / 0.3530), data.y_train[batch])
+    loss.backward()
+    _, first, gradients, weights = seen[0]
+    assert first == pytest.approx(loss.item(), abs=1e-5)
+    for p, gradient, weight in zip(other.parameters(), gradients, weights, strict=True):
+        assert torch.equal(p, weight)
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-4)
+
+
+# What fit gives back
+
+def frozen_body():
+    """A net of which only the last layer is trained."""
+    net = small_net()
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name.startswith("fc"))
+    return net
+
+
+def test_frozen_modules_stay_as_they_were(data):
+    net, untouched = frozen_body(), small_net()
+    run(net, data)
+    for name, tensor in untouched.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name]) != name.startswith("fc"), name
+    assert all(module.training for module in net.modules())
+
+
+def test_modules_in_eval_mode_keep_their_statistics_and_learn(data):
+    net = small_net()
+    net.bn1.eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    run(net, data)
+    after = net.state_dict()
+    assert [name for name in after if "running" in name and torch.equal(after[name], before[name])] \
+        == ["bn1.running_mean", "bn1.running_var"]
+    assert not torch.equal(after["bn1.weight"], before["bn1.weight"])
+    assert [name for name, module in net.named_modules() if not module.training] == ["bn1"]
+
+
+def test_gradients_of_frozen_parameters_have_no_part_in_clipping(data):
+    net, other = frozen_body(), frozen_body()
+    other.conv1.weight.grad = torch.full_like(other.conv1.weight, 1e6)
+    run(net, data, clip=0.1)
+    run(other, data, clip=0.1)
+    assert same_weights(net, other)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt(), ZeroDivisionError(), "nan"])
+def test_the_net_comes_back_in_its_memory_layout_and_modes(data, tmp_path, capsys, layout, end):
+    net = small_net(shortcut="B").to(memory_format=layout)                     # 1x1 kernels too
+    net.stages[1].eval()
+    strides = {name: tensor.stride() for name, tensor in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+
+    def stop(step, loss, net):
+        if step == 5 and end == "nan":
+            net.fc.weight.data.fill_(math.nan)
+        elif step == 5 and end:
+            raise end
+    with contextlib.suppress(ZeroDivisionError, d2l.Diverged):
+        run(net, data, on_step=stop)
+    assert {name: tensor.stride() for name, tensor in net.state_dict().items()} == strides
+    assert all(p.grad.stride() == strides[name] for name, p in net.named_parameters())
+    assert [module.training for module in net.modules()] == modes
+    if layout == torch.contiguous_format:
+        save_file(net.state_dict(), tmp_path / "net.safetensors")
+
+
 # Bad arguments
 
 @pytest.mark.parametrize(("name", "value", "allowed"), [
     ("epochs", 0, "whole number from 1"), ("epochs", 1.5, "whole number from 1"), ("epochs", True, "whole number"),
     ("lr", 0, "above 0"), ("lr", math.nan, "above 0"), ("lr", "0.1", "above 0"), ("batch_size", -1, "from 1"),
     ("seed", -1, "from 0"), ("schedule", "linear", "'one-cycle', 'cosine', 'step', 'constant'"),
+    ("schedule", None, "'one-cycle'"),
     ("warmup", 1.0, "below 1"), ("momentum", 1, "below 1"), ("weight_decay", -1e-4, "from 0"),
     ("clip", 0, "None or a number above 0"), ("augment", "yes", "True or False"), ("validation", -1, "from 0"),
     ("validation", 256, "below the number of training images, 256"), ("test", 1, "True or False"),
@@ -231,15 +419,97 @@ def test_a_bad_argument_is_named_with_its_value_before_anything_changes(data, na
     assert same_weights(net, small_net())
 
 
-def test_labels_that_do_not_fit_are_refused(data):
-    with pytest.raises(ValueError, match="256 training images and 255 labels"):
-        run(small_net(), replace(data, y_train=data.y_train[1:]))
-    with pytest.raises(ValueError, match="got 64 test images and 63 labels"):
-        run(small_net(), replace(data, y_test=data.y_test[1:]), test=True)
-    with pytest.raises(ValueError, match="got 0 test images"):
-        run(small_net(), replace(data, X_test=data.X_test[:0], y_test=data.y_test[:0]), test=True)
-    with pytest.raises(ValueError, match="got 64 and 63"):
-        d2l.evaluate(small_net(), data.X_test, data.y_test[1:])
+CLASSES_LEFT = {"y_train": lambda y: torch.where(torch.arange(len(y)) < 9, -100, y)}
+
+
+@pytest.mark.parametrize(("change", "error", "said"), [
+    ({"y_train": lambda y: y[1:]}, ValueError, "data.X_train and data.y_train .*, got 256 training images and 255"),
+    ({"y_test": lambda y: y[1:]}, ValueError, "got 64 test images and 63 labels"),
+    ({"X_test": lambda X: X[:0], "y_test": lambda y: y[:0]}, ValueError, "at least 1, got 0 test images"),
+    (CLASSES_LEFT, ValueError, "data.y_train must be classes of the net, 0 to 9, got -100"),
+    ({"y_train": lambda y: y + 1}, ValueError, "0 to 9, got 10"),
+    ({"y_test": lambda y: y - 1}, ValueError, "data.y_test must be classes of the net, 0 to 9, got -1"),
+    ({"y_train": lambda y: y.int()}, ValueError, "must be int64 labels .* got torch.int32"),
+    ({"y_train": lambda y: F.one_hot(y, 10)}, ValueError, r"must be int64 labels .* got torch.int64 \(256, 10\)"),
+    ({"y_train": lambda y: F.one_hot(y, 10).float()}, ValueError, "for other targets pass another loss"),
+    ({"y_train": lambda y: y[:, None]}, ValueError, "must be int64 labels"),
+    ({"y_train": lambda y: y.tolist()}, TypeError, "data.y_train must be a tensor, got list"),
+    ({"y_train": lambda y: y[0]}, ValueError, "must have the same length"),
+    ({"X_train": lambda X: X.numpy()}, TypeError, "data.X_train must be a tensor, got ndarray"),
+    ({"X_train": lambda X: X[:, 0]}, ValueError, r"images \(N, C, H, W\), got torch.uint8 \(256, 14, 14\)"),
+    ({"X_train": lambda X: X > 127}, ValueError, "uint8 or floating .* got torch.bool"),
+    ({"X_train": lambda X: X.long()}, ValueError, "uint8 or floating .* got torch.int64"),
+    ({"X_train": lambda X: X.double()}, ValueError, "the net's kind, torch.float32, got torch.float64"),
+    ({"X_train": lambda X: X.expand(-1, 3, -1, -1)}, ValueError, "X must have shape")])
+def test_images_and_labels_that_do_not_fit_are_refused_before_any_work(data, change, error, said):
+    net = small_net()
+    wrong = replace(data, **{name: spoil(getattr(data, name)) for name, spoil in change.items()})
+    with pytest.raises(error, match=said):
+        run(net, wrong, test=True, on_step=lambda *_: pytest.fail("it trained"))
+    assert same_weights(net, small_net())
+
+
+@pytest.mark.parametrize(("change", "error", "said"), [
+    ({"y": lambda y: y[1:]}, ValueError, "X and y must have the same length, at least 1, got 64 images and 63 labels"),
+    ({"X": lambda X: X[:0], "y": lambda y: y[:0]}, ValueError, "at least 1"),
+    ({"y": lambda y: torch.full_like(y, -100)}, ValueError, "y must be classes of the net, 0 to 9, got -100"),
+    ({"y": lambda y: F.one_hot(y, 10).float()}, ValueError, "y must be int64 labels"),
+    ({"X": lambda X: X.numpy()}, TypeError, "X must be a tensor"), ({"X": lambda X: X[:, 0]}, ValueError, "X must be"),
+    ({"X": lambda X: X.half()}, ValueError, "X must be of the net's kind")])
+def test_evaluate_refuses_the_same(data, change, error, said):
+    given = {"X": data.X_test, "y": data.y_test}
+    with pytest.raises(error, match=said):
+        d2l.evaluate(small_net(), **given | {name: spoil(given[name]) for name, spoil in change.items()})
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "all"])
+def test_evaluate_refuses_a_batch_size_that_is_none(data, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number from 1, got {batch_size!r}"):
+        d2l.evaluate(small_net(), data.X_test, data.y_test, batch_size=batch_size)
+
+
+def test_data_must_be_a_set_and_a_set_equals_itself(data):
+    with pytest.raises(TypeError, match="data must be a FashionMNIST, got tuple"):
+        run(small_net(), (data.X_train, data.y_train))
+    copy = replace(data, X_train=data.X_train.clone())
+    assert data == data
+    assert data != copy
+    assert data.sha256() == copy.sha256()
+
+
+def test_nets_and_images_of_double_precision_train_or_are_refused_in_one_sentence(data):
+    net = small_net().double()
+    with pytest.raises(ValueError, match=r"torch.float64, got torch.uint8 \(which is normalised to float32\)"):
+        run(net, data)
+    double = replace(data, X_train=data.X_train.double() / 255, X_test=data.X_test.double() / 255)
+    assert run(net, double, epochs=1)["train_loss"].notna().all()
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+
+
+def nothing_to_train():
+    return small_net().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("build", "context", "said"), [
+    (nothing_to_train, contextlib.nullcontext, "net must have a parameter to train, got ResNet with 23"),
+    (nn.Flatten, contextlib.nullcontext, "net must have a parameter to train, got Flatten with 0"),
+    (small_net, torch.no_grad, "not under torch.no_grad"), (small_net, torch.inference_mode, "not under torch.no_grad"),
+    (lambda: nn.Conv2d(1, 10, 3), contextlib.nullcontext, r"net must give scores \(N, classes\)")])
+def test_a_net_that_cannot_be_trained_is_refused_in_one_sentence(data, build, context, said):
+    net = build()
+    with context(), pytest.raises(ValueError, match=said):
+        run(net, data)
+
+
+@pytest.mark.parametrize(("n", "options"), [(129, {}), (130, {"validation": 1}), (2, {"batch_size": 1}), (1, {})])
+def test_a_lone_image_on_one_pixel_maps_is_found_out_before_training(n, options):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    with pytest.raises(ValueError, match=r"batch_size must leave no lone image where batch norm \(2\) sees one pixel"):
+        run(net, subset(n), **{"batch_size": 128} | options, on_step=lambda *_: pytest.fail("it trained"))
+    run(net, subset(128), epochs=1, batch_size=128)
+    net[2].eval()                                               # with stored statistics one image is enough
+    run(net, subset(n), epochs=1, **{"batch_size": 128} | options)
+    run(small_net(), subset(n), epochs=1, **{"batch_size": 128} | options)          # its last maps have 16 pixels
 
 
 # A loss that is no number, an interrupt
@@ -272,6 +542,54 @@ def test_the_first_bad_step_is_named_with_rate_and_hint(data, step):
     assert error.value.lr == pytest.approx(learning_rate(step / 32, 0.05))
     assert len(error.value.history) == step // 8
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)     # it comes back from other processes
+
+
+def spoil_at(step, at):
+    """An on_step that makes the weights NaN at one step, so that the update is the last good thing."""
+    def on_step(now, loss, net):
+        if now == step:
+            for parameter in at(net):
+                parameter.grad.fill_(math.nan)
+    return on_step
+
+
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_last_update_that_breaks_the_net_is_no_result(data, step):
+    with pytest.raises(d2l.Diverged, match=f"at step {step + 1}, at rate") as error:
+        run(small_net(), data, on_step=spoil_at(step, lambda net: [net.fc.bias]))         # 4 steps an epoch
+    assert error.value.step == step + 1
+    assert len(error.value.history) == step // 4
+    assert isinstance(error.value.history, d2l.History)
+
+
+class BadPile(nn.Module):
+    """A net that is at a loss with bright pictures, in eval mode only."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(196, 10)
+
+    def forward(self, X):
+        scores = self.net(X.flatten(1))
+        bright = (X.flatten(1).mean(1, keepdim=True) > 1.9) & (not self.training)
+        return scores.masked_fill(bright, math.nan)
+
+
+@pytest.mark.parametrize("pile", ["train", "val", "test"])
+def test_a_measured_loss_that_is_no_number_is_no_result(data, pile):
+    dark = replace(data, X_train=data.X_train // 4, X_test=data.X_test // 4)
+    place = {"train": dark.X_train[5:6], "val": dark.X_train[255:], "test": dark.X_test[5:6]}[pile]
+    place.fill_(255)
+    with pytest.raises(d2l.Diverged, match="at step 4"):
+        run(BadPile(), dark, validation=8, test=True)
+
+
+def test_evaluate_never_returns_a_loss_that_is_no_number(data):
+    net = small_net()
+    net.fc.bias.data[3] = math.inf
+    with pytest.raises(d2l.Diverged, match="the loss is not a finite number") as error:
+        d2l.evaluate(net, data.X_test, data.y_test)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
@@ -320,169 +638,6 @@ def test_the_bar_shows_epoch_loss_error_and_the_book_one_final_line(data, capsys
     assert capsys.readouterr().out == ""
 
 
-# Checkpoints
-
-LONG = {"epochs": 6, "batch_size": 16, "augment": True}
-SCRIPT = """
-import sys
-import torch
-sys.path.insert(0, {tests!r})
-from test_training import LONG, run, small_net, subset
-torch.set_num_threads(1)
-net = small_net()
-run(net, subset(), **LONG, checkpoint=sys.argv[1], on_epoch=lambda history: print(len(history), flush=True))
-torch.save(net.state_dict(), sys.argv[2])
-"""
-
-
-@contextlib.contextmanager
-def attempt(folder):
-    """The long run in a process of its own, which says each epoch that is saved."""
-    script = SCRIPT.format(tests=os.path.dirname(__file__))
-    with subprocess.Popen([sys.executable, "-c", script, folder / "run.pt", folder / "weights.pt"],
-                          stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_a_run_killed_twice_ends_with_the_weights_of_an_undisturbed_one(data, tmp_path):
-    chance, kills = random.Random(time.time_ns()), 0
-    for _ in range(2):                              # kill -9 some way into an epoch after the first, or into writing
-        with attempt(tmp_path) as process:
-            process.stdout.readline()
-            time.sleep(chance.uniform(0, 0.3))
-            kills += process.poll() is None
-    with attempt(tmp_path) as process:
-        epochs = process.communicate(timeout=120)[0].split()
-    assert process.returncode == 0
-    assert kills, "both attempts were over before they could be killed"
-    assert len(epochs) < 6, "the last attempt started anew"
-    undisturbed, found = small_net(), small_net(seed=9)
-    run(undisturbed, data, **LONG)
-    found.load_state_dict(torch.load(tmp_path / "weights.pt"))
-    assert same_weights(found, undisturbed)
-
-
-def test_killed_while_writing_leaves_the_checkpoint_before(data, tmp_path, monkeypatch):
-    path = tmp_path / "run.pt"
-    full, net = small_net(), small_net()
-    expected = run(full, data, epochs=3)
-    save, calls = torch.save, []
-
-    def die_in_the_middle(state, file):
-        calls.append(1)
-        if len(calls) == 3:                         # the start, epoch 1, epoch 2
-            file.write(b"half a file")
-            raise SystemExit
-        save(state, file)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", die_in_the_middle)
-        with pytest.raises(SystemExit):
-            run(net, data, epochs=3, checkpoint=path)
-    again = small_net(seed=9)                       # other weights: the checkpoint's replace them
-    history = run(again, data, epochs=3, checkpoint=path)
-    assert same_weights(again, full)
-    columns = ["epoch", "train_loss", "train_error", "lr"]
-    assert history[columns].equals(expected[columns])
-
-
-def test_a_finished_run_returns_at_once_with_its_net_and_history(data, tmp_path):
-    net, again = small_net(), small_net(seed=9)
-    history = run(net, data, checkpoint=tmp_path / "run.pt")
-    written = os.stat(tmp_path / "run.pt").st_mtime_ns
-    assert run(again, data, checkpoint=tmp_path / "run.pt",
-               on_epoch=lambda history: pytest.fail("it trained")).equals(history)
-    assert same_weights(net, again)
-    assert os.stat(tmp_path / "run.pt").st_mtime_ns == written
-    assert os.listdir(tmp_path) == ["run.pt"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(data, tmp_path_factory):
-    """A checkpoint of a run of 2 epochs."""
-    path = tmp_path_factory.mktemp("checkpoint") / "run.pt"
-    run(small_net(), data, checkpoint=path)
-    return path
-
-
-@pytest.mark.parametrize("option", [
-    {"epochs": 3}, {"lr": 0.2}, {"batch_size": 32}, {"seed": 1}, {"schedule": "cosine"}, {"warmup": 0.1},
-    {"momentum": 0.8}, {"weight_decay": 0.0}, {"clip": 1.0}, {"augment": True}, {"validation": 8}, {"test": True},
-    {"precision": "bfloat16"}])
-def test_a_checkpoint_of_other_settings_is_refused_by_name(data, checkpoint, option):
-    (name, value), = option.items()
-    content = checkpoint.read_bytes()
-    net = small_net(seed=9)
-    with pytest.raises(ValueError, match=f"was made with {name}=.* has {name}={value!r}"):
-        run(net, data, checkpoint=checkpoint, **option)
-    assert checkpoint.read_bytes() == content
-    assert same_weights(net, small_net(seed=9))
-
-
-def test_a_checkpoint_of_another_net_or_other_data_is_refused(data, checkpoint):
-    for other in (small_net(shortcut=None), small_net(width=8), d2l.small_resnet(14)):   # the first: same shapes
-        with pytest.raises(ValueError, match="was made with net="):
-            run(other, data, checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="was made with data="):
-        run(small_net(), replace(data, y_train=data.y_train.flip(0)), checkpoint=checkpoint)
-
-
-def test_numpys_numbers_are_taken_and_can_be_saved(data, checkpoint):
-    history = run(small_net(), data, epochs=np.int64(2), lr=np.float64(0.1), seed=np.int64(0), checkpoint=checkpoint)
-    assert len(history) == 2
-
-
-@pytest.mark.parametrize("spoil", [
-    lambda content: content[:len(content) // 2], lambda content: b"", lambda content: b"not a checkpoint" * 99,
-    lambda content: content[:5000] + bytes(100) + content[5100:-9999]])
-def test_a_damaged_or_foreign_file_is_refused_by_name_and_left_alone(data, checkpoint, tmp_path, spoil):
-    path = tmp_path / "mine.pt"
-    path.write_bytes(spoil(checkpoint.read_bytes()))
-    before, net = path.read_bytes(), small_net(seed=9)
-    with pytest.raises(ValueError, match=r"mine\.pt' is no whole checkpoint"):
-        run(net, data, checkpoint=path)
-    assert path.read_bytes() == before
-    assert same_weights(net, small_net(seed=9))
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("harmed",)
-
-
-@pytest.mark.parametrize("state", [{"weight": torch.zeros(2)}, [1, 2], Bomb()])
-def test_other_torch_files_are_refused_and_never_executed(data, tmp_path, monkeypatch, state):
-    monkeypatch.chdir(tmp_path)
-    torch.save(state, "mine.pt")
-    with pytest.raises(ValueError, match=r"mine\.pt' is no whole checkpoint"):
-        run(small_net(), data, checkpoint="mine.pt")
-    assert os.listdir() == ["mine.pt"]
-
-
-def test_a_path_that_cannot_be_written_is_found_out_before_any_training(data, tmp_path):
-    net = small_net()
-    with pytest.raises(FileNotFoundError):
-        run(net, data, checkpoint=tmp_path / "missing" / "run.pt")
-    assert same_weights(net, small_net())
-
-
-def test_a_net_that_draws_at_random_resumes_bit_for_bit(data, tmp_path, capsys):
-    def build():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(196, 10))
-
-    def stop(history):
-        raise KeyboardInterrupt
-    net, whole = build(), build()
-    run(whole, data)
-    run(net, data, checkpoint=tmp_path / "run.pt", on_epoch=stop)
-    torch.rand(7)
-    run(net, data, checkpoint=tmp_path / "run.pt")
-    assert same_weights(net, whole)
-
-
 # Devices, precision, layout
 
 class OneDevice(TorchDispatchMode):
@@ -501,7 +656,7 @@ def test_the_training_step_stays_on_the_datas_device(data, options):
     optimizer = sgd(net, 0.1)
     meta = replace(data, X_train=data.X_train[:50].to("meta"), y_train=data.y_train[:50].to("meta"))
     with OneDevice():
-        for X, y, _ in batches(meta, 0, replace(SETTINGS, augment=True)):
+        for X, y in batches(meta, 0, replace(SETTINGS, augment=True)):
             loss = train_step(net, X, y, optimizer, "float32", clip=1.0)
     assert loss.device.type == "meta"
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in net.parameters())
@@ -518,23 +673,35 @@ def test_the_device_check_finds_a_tensor_left_on_the_cpu(data):
 
 
 def test_a_step_never_waits_for_the_device(data, monkeypatch):
-    """The loss is asked for every LOOK steps and at the end of an epoch, nowhere else."""
+    """The loss is asked for every CHECK_EVERY steps and at the end of an epoch, nowhere else."""
     asked = []
     for name in ("item", "tolist", "__bool__", "__float__", "cpu"):
         original = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *args, original=original, name=name, **kwargs:
                             (asked.append(name), original(self, *args, **kwargs))[1])
-
-    class Silent:
-        def step(self, lr, loss):
-            pass
-
-        def look(self, done):
-            asked.append("look")
     net = small_net().to(memory_format=torch.channels_last)
     settings = replace(SETTINGS, batch_size=8, augment=True)                     # 32 steps
-    train_epoch(net, data, 0, settings, sgd(net, 0.1), Silent())
-    assert asked == ["look", "look"]
+    progress = Progress(2, 32, [], False, d2l.Diverged)
+    monkeypatch.setattr(progress, "check_finite", lambda: asked.append(progress.done))
+    train_epoch(net, data, 0, settings, sgd(net, 0.1), progress)
+    assert asked == [20, 32]
+
+
+def test_no_step_synchronises_with_a_gpu(data):
+    """Where there is a GPU, CUDA itself looks, from an epoch's second batch on; elsewhere the steps only run."""
+    device = choose_device()
+    there = d2l.FashionMNIST(*(getattr(data, name).to(device) for name in ("X_train", "y_train", "X_test", "y_test")))
+    net = small_net().to(device=device, memory_format=torch.channels_last)
+    optimizer, steps = sgd(net, 0.1), batches(there, 0, replace(SETTINGS, augment=True))
+    train_step(net, *next(steps), optimizer)
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [train_step(net, X, y, optimizer, clip=1.0) for X, y in steps]
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(losses).isfinite().all()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -560,15 +727,17 @@ def bare_loop(net, data, batch_size=64):
         optimizer.step()
 
 
+@pytest.mark.bench
 def test_an_epoch_of_fit_costs_what_its_bare_steps_cost():
     """Measured in processor time, which other programs disturb little; experiments/throughput.py records the figure."""
     data, net, ratios = subset(1024), small_net().to(memory_format=torch.channels_last), []
     settings = replace(SETTINGS, batch_size=64)
-    with contextlib.closing(Watch(2, 16, [], progress=True)) as watch:
+    with contextlib.closing(Progress(99, 16, [], True, d2l.Diverged)) as bar:
         for _ in range(7):
             start = time.process_time()
             bare_loop(net, data)
             bare = time.process_time() - start
-            train_epoch(net, data, 0, settings, sgd(net, 0.1), watch)
+            train_epoch(net, data, 0, settings, sgd(net, 0.1), bar)
             ratios.append((time.process_time() - start - bare) / bare)
+    print(f"fit's epoch costs {statistics.median(ratios):.3f} times its bare steps")
     assert statistics.median(ratios) < 1.10, ratios

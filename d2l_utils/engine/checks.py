@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from .distributed import world_size
-from .state import eval_mode
+from .state import eval_mode, seeded_draws
 
 
 def check_examples(images, X, targets, y, labels, kind=""):
@@ -28,14 +28,16 @@ def check_examples(images, X, targets, y, labels, kind=""):
         raise ValueError(f"{targets} must be floating or int64, got {y.dtype}")
 
 
-def check_data(data, kind, labels, test):
+def check_data(data, kind, labels, test, augment):
     """TypeError or ValueError unless `data` is one of that kind and its training images, and its test images if they
-    are used, are such as check_examples asks for."""
+    are used, are such as check_examples asks for; and unless `augment` leaves the targets right."""
     if not isinstance(data, kind):
         raise TypeError(f"data must be a {kind.__name__}, got {type(data).__name__}")
     check_examples("data.X_train", data.X_train, "data.y_train", data.y_train, labels, "training ")
     if test is True:
         check_examples("data.X_test", data.X_test, "data.y_test", data.y_test, labels, "test ")
+    if augment is True and not labels:
+        raise ValueError("augment must be False for another loss than cross-entropy: images change, targets would not")
 
 
 def check_dtype(images, X, net):
@@ -98,7 +100,7 @@ def check_run(net, data, train, settings, loss, answers):
     """The last check before any work, with one image in eval mode: ValueError where net, data, loss and settings do not
     fit. `answers(net, X, precision)` is what the net gives; `train` is the data without the images held out."""
     check_dtype("data.X_train", data.X_train, net)
-    with torch.no_grad(), lone_values(net) as lone, eval_mode(net):
+    with torch.no_grad(), seeded_draws(train.X_train.device, 0), lone_values(net) as lone, eval_mode(net):
         y_hat = answers(net, train.X_train[:1], settings.precision)
     for name in ["y_train"] + ["y_test"] * settings.test:
         check_answer(y_hat, f"data.{name}", getattr(data, name), loss is F.cross_entropy)
