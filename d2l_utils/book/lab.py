@@ -117,12 +117,11 @@ def recorded_lab(notebook, table):
         for name, kind in kinds.items():
             runs = table[(table.depth == depth) & (table.shortcut == kind)]
             runs = runs.pivot(index="seed", columns="epoch", values="train_error")
-            plots.band(runs, ax, plots.COLOURS[kind], name, alpha=1 if name == net else 0.3)
+            plots.runs(runs, ax, plots.COLOURS[kind] if name == net else plots.NEUTRAL, name)
             if name == net:
                 caption = (f"{net.capitalize()} {depth}: training error {runs.iloc[:, -1].mean():.1%} after "
-                           f"{runs.columns[-1]} epochs, the mean of {len(runs)} seeds (the band is their range).")
+                           f"{runs.columns[-1]} epochs, the mean of {len(runs)} seeds.")
         ax.set(xlabel="epoch", ylabel="training error", ylim=(0, table.train_error.max()), xticks=runs.columns)
-        ax.legend()
         return fig, caption
 
     explore(lab, depth=sorted(table.depth.unique()), net=list(kinds))
