@@ -26,7 +26,7 @@ function decode(text) {
 
 function startExplorer(figure) {
   const picture = figure.querySelector(".explorer-frame");
-  const caption = figure.querySelector("figcaption");
+  const caption = figure.querySelector("figcaption > span");
   const axes = [...figure.querySelectorAll(".explorer-axis")].map((group) => startAxis(group, move));
   const index = () => axes.reduce((sum, axis) => sum * axis.options.length + axis.index, 0);  // the last axis is fastest
   const frames = JSON.parse(figure.querySelector("script").textContent);

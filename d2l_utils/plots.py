@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import IdentityTransform
 
 # Okabe and Ito's colours, told apart by colour-blind readers. The page has a shade of each for light and one for dark.
 PLAIN, RESIDUAL, NEUTRAL, ACCENT = "#d55e00", "#0072b2", "#767676", "#009e73"
@@ -15,20 +18,58 @@ NAMES = {"none": "plain", "A": "residual", "B": "residual, option B", "C": "resi
 STYLE = Path(__file__).with_name("book.mplstyle")     # how the book's figures look; the reader's own stay as they are
 
 
-def figure(width=6.4, height=3.8, **subplots):
-    """A Figure outside pyplot and its axes: `subplots` are those of `Figure.subplots`."""
+def figure(width=3.5, height=2.2, **subplots):
+    """A Figure outside pyplot and its axes: `subplots` are those of `Figure.subplots`. Sizes are in inches: 3.5 fill a
+    phone, and on wider screens the figure grows. Panels are Figures of their own: show() and explore() take lists."""
     with style.context(STYLE, after_reset=True):
         fig = Figure(figsize=(width, height))
         return fig, fig.subplots(**subplots)
 
 
-def band(runs, ax, colour, label=None, percent=True, **line):
-    """Mean and range over seeds: `runs` has a row per seed and a column per x. Returns ax."""
-    ax.fill_between(runs.columns, runs.min(), runs.max(), color=colour, alpha=0.2, linewidth=0)
-    ax.plot(runs.columns, runs.mean(), color=colour, label=label, **{"marker": "o", "markersize": 4, **line})
+def apart(heights, gap):
+    """The heights moved as little as needed (least squares) for neighbours to be `gap` apart, order kept."""
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(order))
+    free = np.asarray(heights, float)[order] - steps
+    pooled = [max(min(free[i:k].mean() for k in range(j + 1, len(free) + 1)) for i in range(j + 1))
+              for j in range(len(free))]
+    moved = np.empty(len(free))
+    moved[order] = pooled + steps
+    return moved
+
+
+class EndLabel(Annotation):
+    """A word to the right of a line's last point; those of the same axes move apart when they are drawn."""
+
+    def update_positions(self, renderer):
+        labels = [text for text in self.axes.texts if isinstance(text, EndLabel)]
+        self.axes.get_xlim(), self.axes.get_ylim()              # settled now: matplotlib puts it off until it draws
+        ends = self.axes.transData.transform([label.xy for label in labels])[:, 1]
+        clear = apart(ends.clip(self.axes.bbox.y0, self.axes.bbox.y1), renderer.points_to_pixels(1.2 * self.get_size()))
+        self.set_y((clear - ends)[labels.index(self)] / renderer.points_to_pixels(1))
+        super().update_positions(renderer)
+
+
+def end_label(text, x, y, ax, colour):
+    """`text` in `colour` beside the last point (x, y) of a line, clear of the labels of other lines. Returns ax."""
+    ax.add_artist(EndLabel(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", color=colour,
+                           annotation_clip=False, clip_on=False, transform=IdentityTransform()))
+    return ax
+
+
+def runs(table, ax, colour, label=None, percent=True, median=False, **line):
+    """Runs as thin lines and their mean, or median, on top, with `label` at its end: `table` has a row per run and a
+    column per x. Returns ax. Raises ValueError where a number is missing: a mean over fewer runs says so in words."""
+    missing = table.index[table.isna().any(axis=1)].tolist()
+    if missing:
+        raise ValueError(f"table must have every number of every run, but some are missing in {missing}: leave these "
+                         "runs out and say what became of them")
+    middle = table.median() if median else table.mean()
+    ax.plot(table.columns, table.T, color=colour, linewidth=0.6)
+    ax.plot(table.columns, middle, color=colour, **{"marker": "o", "linewidth": 1.8, **line})
     if percent:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    return ax
+    return end_label(label, table.columns[-1], middle.iloc[-1], ax, colour) if label else ax
 
 
 def picture(image, ax):
@@ -38,14 +79,24 @@ def picture(image, ax):
     return ax
 
 
+def pictures(images, titles=None, size=1.05):
+    """A list of Figures, one for each grey image (H, W), with its title over it: show() and explore() let them wrap."""
+    panels = []
+    for image, title in zip(images, titles if titles is not None else [""] * len(images), strict=True):
+        fig, ax = figure(size, size + 0.12 * bool(title) * (1 + title.count("\n")))
+        picture(image, ax).set_title(title, pad=3)
+        panels.append(fig)
+    return panels
+
+
 def layer_box(label, x, y, ax, width=3.0, colour=NEUTRAL):
     """A layer's name in a box, thick where most weights are; the input has none, the sum is a circle. Returns ax."""
     if label == "+":
-        ax.plot([x], [y], marker="o", markersize=16, markerfacecolor=colour + "1a", markeredgecolor="black")
+        ax.plot([x], [y], marker="o", markersize=14, markerfacecolor=colour + "1a", markeredgecolor="black")
     elif label != "X":
         ax.add_patch(Rectangle((x - width / 2, y - 0.31), width, 0.62, facecolor=colour + "1a", edgecolor=colour,
                                linewidth=1.8 if "conv" in label else 0.6))
-    ax.text(x, y - 0.02, label, ha="center", va="center", fontsize=10)
+    ax.text(x, y - 0.02, label, ha="center", va="center")
     return ax
 
 
@@ -58,7 +109,7 @@ def block_diagram(graph, ax, title=""):
         layer_box(label, 0, -i, ax)
         ax.plot([0, 0], [-i - 0.31, -i - (0.69 if i + 1 < len(chain) else 0.8)], color="black", linewidth=1)
         if i == 0 or i + 1 == len(chain) or shape != chain[i - 1][1]:
-            ax.text(-0.12, -i - 0.52, "x".join(map(str, shape)), ha="right", va="center", fontsize=8)
+            ax.text(-0.12, -i - 0.52, "x".join(map(str, shape)), ha="right", va="center")
     if shortcut is not None:
         fork, total = 0.5 - len(before), -len(before) - len(branch)
         first = (fork + total + len(shortcut) - 1) / 2

@@ -108,7 +108,7 @@ def test_html_frames_are_written_as_they_are(book, shown):
         return f"<table><tr><td>{block}</td></tr></table>", f"Block {block} removed."
 
     d2l.explore(cells, block=range(5))
-    assert '<div class="explorer-frame"><table><tr><td>0</td>' in shown[0].data
+    assert parsed(shown[0]).select_one(".explorer-frame").decode_contents() == "<table><tr><td>0</td></tr></table>"
 
 
 def test_a_script_end_in_a_frame_does_not_end_the_json(book, shown):
@@ -185,10 +185,12 @@ def test_render_needs_a_name():
 
 
 @pytest.mark.parametrize(("result", "error", "message"), [
-    (None, TypeError, r"bad\(n=2\) must return \(Figure or HTML string, caption\), got None"),
-    (Figure(), TypeError, r"bad\(n=2\) must return \(Figure or HTML string, caption\)"),
+    (None, TypeError, r"bad\(n=2\) must return \(Figure, list of Figures or HTML string, caption\), got None"),
+    (Figure(), TypeError, r"bad\(n=2\) must return \(Figure, list of Figures or HTML string, caption\)"),
     ((Figure(), ""), TypeError, r"bad\(n=2\) must return a caption of one sentence, got ''"),
-    ((3, "Three."), TypeError, r"bad\(n=2\) must return \(Figure or HTML string"),
+    (([], "None."), TypeError, r"bad\(n=2\) must return \(Figure, list of Figures"),
+    (([Figure(), "b"], "Two."), TypeError, r"bad\(n=2\) must return \(Figure, list of Figures"),
+    ((3, "Three."), TypeError, r"bad\(n=2\) must return \(Figure, list of Figures or HTML string"),
     (("plain text", "Text."), ValueError, r"bad\(n=2\) must return HTML that is one <svg>"),
     (('<img src="a.png">', "No alt."), ValueError, r"bad\(n=2\) must return HTML that is one <svg>"),
     (("<table></table>", "Number 1."), ValueError, r"bad\(n=2\) has the same caption as bad\(n=1\): 'Number 1.'")])
@@ -224,11 +226,80 @@ def test_options_may_be_numpy_numbers(book, shown):
     assert '["8", "20", "32", "56"]' in parsed(shown[0]).select_one("input")["data-options"]
 
 
-def test_show_displays_a_figure_with_its_alt_text(shown):
+def test_show_displays_a_figure_with_its_text_as_caption_and_alt(shown):
     fig, _ = curves(8, "none")
-    d2l.show(fig, 'A line that "falls"')
-    [svg] = parsed(shown[0]).select("svg")
-    assert (svg["role"], svg["aria-label"]) == ("img", 'A line that "falls"')
+    d2l.show(fig, 'A line that "falls" <b>')
+    [figure] = parsed(shown[0]).select("figure.picture")
+    [svg] = figure.select("svg")
+    assert (svg["role"], svg["aria-label"]) == ("img", 'A line that "falls" <b>')
+    assert figure.figcaption.text == 'A line that "falls" <b>'
+
+
+def two_panels(n):
+    left, right = (plots.figure(2, 1.5) for _ in range(2))
+    right[1].set_title(f"right {n}")
+    return [left[0], right[0]], f"Two panels, {n}."
+
+
+def test_panels_are_pictures_of_their_own_side_by_side(book, shown):
+    d2l.show(*two_panels(1))
+    d2l.explore(two_panels, n=[1, 2])
+    for output, frame in zip(shown, (".panels", ".explorer-frame"), strict=True):
+        frame = parsed(output).select_one(frame)
+        assert [child.name for child in frame.children] == ["svg", "svg"]
+        assert [svg["aria-label"] for svg in frame.select("svg")] == ["Two panels, 1.", "right 1"]
+        assert "minmax(min(100%,192px),1fr)" in frame["style"]
+    [data] = parsed(shown[1]).select("script")
+    assert json.loads(data.string)[0][0].count("<svg") == 2
+
+
+@pytest.mark.parametrize(("options", "slider"), [
+    ([8, 20, 32, 56], True), ([0.1, 1, np.float64(2), np.int64(3)], True), ([8, 20, 32], False),
+    (["none", "A", "B", "C", "identity"], False), ([1, 2, 3, "all"], False), ([True, False], False)])
+def test_words_have_buttons_and_four_numbers_a_slider(book, shown, options, slider, monkeypatch):
+    def cells(n):
+        return "<table></table>", f"{n} chosen."
+
+    d2l.explore(cells, n=options)
+    page = parsed(shown[0])
+    assert len(page.select("input")) == slider
+    assert len(page.select("button")) == (0 if slider else len(options))
+    monkeypatch.delenv("D2L_BOOK")
+    d2l.explore(cells, n=options)
+    assert isinstance(shown[1].children[0], widgets.SelectionSlider if slider else widgets.ToggleButtons)
+
+
+def test_an_explorer_starts_where_it_is_told(book, shown, monkeypatch):
+    d2l.explore(curves, start={"depth": 56}, **AXES)
+    page = parsed(shown[0])
+    assert page.figcaption.text == page.svg["aria-label"] == "Depth 56, shortcut none."
+    assert (page.input["value"], page.input["aria-valuetext"], page.output.text) == ("3", "56", "56")
+    others = [caption for _, caption in json.loads(page.script.string)]
+    assert others == [f"Depth {depth}, shortcut {shortcut}." for depth in AXES["depth"]
+                      for shortcut in AXES["shortcut"] if (depth, shortcut) != (56, "none")]
+    monkeypatch.delenv("D2L_BOOK")
+    d2l.explore(curves, start={"depth": 56, "shortcut": "identity"}, **AXES)
+    slider, buttons, frame = shown[1].children
+    assert (slider.value, buttons.value) == (56, "identity")
+    assert "Depth 56, shortcut identity." in frame.value
+
+
+@pytest.mark.parametrize("start", [{"depth": 21}, {"width": 8}, {"depth": "8"}])
+def test_a_start_that_is_no_choice_is_refused(start):
+    with pytest.raises(ValueError, match="start must have options of the axes"):
+        d2l.explore(curves, start=start, **AXES)
+
+
+def test_the_numbers_are_folded_under_the_explorer(book, shown, monkeypatch):
+    table = pd.DataFrame({"plain <": [0.193421, np.nan]}, index=pd.Index([8, 56], name="depth"))
+    d2l.explore(curves, table=table, **AXES)
+    monkeypatch.delenv("D2L_BOOK")
+    d2l.explore(curves, table=table, **AXES)
+    for html in (shown[0].data, shown[1].children[-1].value):
+        [folded] = BeautifulSoup(html, "html.parser").select("details.data-table")
+        assert not folded.has_attr("open")
+        assert [cell.text for cell in folded.select("td")] == ["0.1934", ""]
+        assert "plain <" in [cell.text for cell in folded.select("th")]
 
 
 def test_two_shown_figures_share_no_id(shown):
@@ -240,7 +311,9 @@ def test_two_shown_figures_share_no_id(shown):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((3, "Three"), "fig must be a matplotlib Figure, got 3"),
+    ((3, "Three"), "fig must be a matplotlib Figure or a list of them, got 3"),
+    (([], "None"), r"fig must be a matplotlib Figure or a list of them, got \[\]"),
+    (([Figure(), 3], "Two"), "fig must be a matplotlib Figure or a list of them, got"),
     ((Figure(), " "), "alt must be a sentence, got ' '"),
     ((Figure(), None), "alt must be a sentence, got None")])
 def test_show_refuses_what_it_cannot_show(arguments, message):

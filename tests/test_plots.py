@@ -1,11 +1,13 @@
 """Figures' looks: the book's own, whatever the reader's matplotlib is set to, and the other way round."""
 
+import io
 import itertools
 import re
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from test_build import build
@@ -98,3 +100,74 @@ def test_colours_are_told_apart(eyes, theme):
 
 def test_colours_without_the_pages_shades_are_seen_on_both_grounds():
     assert min(contrast(ink, ground) for ink in INKS for ground in GROUNDS.values()) >= 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs and their labels
+
+TABLE = pd.DataFrame([[0.5, 0.3, 0.1], [0.4, 0.2, 0.2], [0.6, 0.7, 0.9]], columns=[1, 2, 3])
+
+
+def test_runs_are_thin_lines_with_their_mean_on_top_and_no_filled_range():
+    _, ax = plots.figure()
+    assert plots.runs(TABLE, ax, plots.PLAIN, "plain") is ax
+    *thin, mean = ax.lines
+    assert [list(line.get_ydata()) for line in thin] == TABLE.to_numpy().tolist()
+    assert list(mean.get_ydata()) == pytest.approx([0.5, 0.4, 0.4])
+    assert all(list(line.get_xdata()) == [1, 2, 3] for line in ax.lines)
+    assert mean.get_linewidth() > 2 * thin[0].get_linewidth()
+    assert not ax.collections
+    assert {line.get_color() for line in ax.lines} == {plots.PLAIN}
+    assert {line.get_alpha() for line in ax.lines} == {None}
+    [label] = ax.texts
+    assert (label.get_text(), label.get_color()) == ("plain", plots.PLAIN)
+    assert label.xy == (3, pytest.approx(0.4))
+
+
+def test_the_median_is_drawn_where_runs_stray():
+    _, ax = plots.figure()
+    plots.runs(TABLE, ax, plots.PLAIN, median=True, marker="", linestyle=":")
+    assert list(ax.lines[-1].get_ydata()) == [0.5, 0.3, 0.2]
+    assert (ax.lines[-1].get_marker(), ax.lines[-1].get_linestyle()) == ("", ":")
+    assert not ax.texts
+
+
+@pytest.mark.parametrize("median", [False, True])
+def test_no_mean_is_drawn_over_a_missing_run(median):
+    _, ax = plots.figure()
+    with pytest.raises(ValueError, match=r"table must have every number of every run, .* missing in \[1\]"):
+        plots.runs(TABLE.mask(TABLE == 0.2), ax, plots.PLAIN, "plain", median=median)
+    assert not ax.lines
+
+
+@pytest.mark.parametrize(("heights", "expected"), [
+    ([0, 30, 60], [0, 30, 60]), ([5, 5], [0, 10]), ([5, 5, 5], [-5, 5, 15]), ([8, 0, 100], [9, -1, 100]),
+    ([0, 1, 12], [-17 / 3, 13 / 3, 43 / 3]), ([7], [7])])
+def test_labels_move_apart_as_little_as_needed(heights, expected):
+    assert plots.apart(heights, 10) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("ends", [[0.2] * 4, [0.2, 0.21, 0.5, 0.9], [0.001, 0.002, 0.9, 0.91]])
+def test_labels_at_lines_ends_are_in_the_picture_and_do_not_overlap(scale, ends):
+    fig, ax = plots.figure()
+    for end, (kind, colour) in zip(ends, plots.COLOURS.items(), strict=True):
+        plots.runs(pd.DataFrame([[0.5, end]], columns=[1, 4]), ax, colour, plots.NAMES[kind])
+    ax.set(yscale=scale, ylim=(1e-3, 1))
+    fig.savefig(io.StringIO(), format="svg")
+    boxes = [label.get_window_extent() for label in ax.texts]
+    assert len(boxes) == 4
+    for box in boxes:
+        assert box.x0 > ax.transData.transform((4, 1))[0]
+        assert fig.bbox.x0 <= box.x0 <= box.x1 <= fig.bbox.x1 + 1
+        assert fig.bbox.y0 - 1 <= box.y0 <= box.y1 <= fig.bbox.y1 + 1
+    assert not any(a.overlaps(b) for a, b in itertools.combinations([box.shrunk(0.9, 0.9) for box in boxes], 2))
+
+
+def test_pictures_are_panels_with_their_titles():
+    panels = plots.pictures(np.zeros((3, 28, 28)), ["one", "two\nlines", "three"])
+    assert [fig.axes[0].get_title() for fig in panels] == ["one", "two\nlines", "three"]
+    assert not any(fig.axes[0].axison for fig in panels)
+    assert len(plots.pictures(np.zeros((2, 8, 8)))) == 2
+    with pytest.raises(ValueError, match="zip"):
+        plots.pictures(np.zeros((3, 28, 28)), ["one"])

@@ -16,6 +16,7 @@ from ..plots import STYLE
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 INKS = {"#000000": "currentColor", "#ffffff": "var(--figure-paper, #fff)"}
 RAISED = str.maketrans("\u22120123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+GROWTH = 1.6                                  # a figure is laid out for a phone, and grows with the page up to this
 FIGURES = itertools.count(1)                  # of this process: two equal figures on a page need ids of their own
 
 
@@ -132,7 +133,8 @@ def to_svg(fig, alt, prefix=None):
     ungroup(root)
     write_powers(root)
     width, height = fig.get_size_inches()
-    root.attrib = {"role": "img", "aria-label": alt, "width": f"{96 * width:.0f}", "height": f"{96 * height:.0f}",
-                   "viewBox": f"0 0 {72 * width:g} {72 * height:g}", "stroke-linejoin": "round", "fill": "currentColor",
-                   "style": "max-width:100%;height:auto;font-family:var(--figure-font, sans-serif)", **scales(fig)}
+    root.attrib = {"role": "img", "aria-label": alt, "viewBox": f"0 0 {72 * width:g} {72 * height:g}",
+                   "stroke-linejoin": "round", "fill": "currentColor", **scales(fig),
+                   "style": f"width:100%;max-width:{GROWTH * 96 * width:.0f}px;height:auto;"
+                            "font-family:var(--figure-font, sans-serif)"}
     return ElementTree.tostring(root, encoding="unicode")
