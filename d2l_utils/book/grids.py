@@ -42,7 +42,9 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
         todo = sorted(record.lacking(configs), key=lambda config: config["seed"])
         with writable(folder):
-            record.begin(todo, data_sha256, threads)
+            record.mend()
+            if todo:
+                record.log.begin(data_sha256, threads)
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
@@ -63,7 +65,7 @@ def check_configs(configs):
         if not isinstance(config["seed"], Integral):
             raise ValueError(f"seed must be a whole number, got {config!r}")
         if label(config, keys) in seen:
-            raise ValueError(f"configs must differ from each other as they are written, got {config!r} twice")
+            raise ValueError(f"configs must differ from each other, got {config!r} twice (as it is written)")
         seen.add(label(config, keys))
     return keys
 
@@ -94,6 +96,8 @@ def alone(folder, name):
         except filelock.Timeout:
             raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     try:
+        for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
+            part.unlink()
         yield
     finally:
         lock.release()
@@ -134,18 +138,16 @@ class Record:
         """The configs whose runs are not there."""
         return [config for config in configs if label(config, self.keys) not in self.done]
 
-    def begin(self, todo, data_sha256, threads):
-        """Write what is to be mended, and this invocation's entry where there is something to do."""
+    def mend(self):
+        """Write what the file lacked: a run's count, an old row's entry, a new column."""
         if self.log.mended:
             self.log.write()
         if self.mended:
             self.write_rows()
-        if todo:
-            self.log.begin(data_sha256, threads)
 
     def add(self, config, rows, arrays):
-        """Keep one run: its arrays, its rows, its count, in this order, so that a run which is half there when the
-        process is killed is made again or counted later."""
+        """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
+        made again, or counted later."""
         if arrays:
             self.write_arrays({array_name(config, name): array for name, array in arrays.items()})
         own = {key: as_written(config[key]) for key in self.keys} | {"entry": str(self.log.number)}

@@ -47,7 +47,7 @@ class Provenance:
         if not runs_there:                    # the CSV was moved away: a new one begins
             self.entries = [entry for entry in self.entries if not entry["runs"]]
         uncounted = runs_there - sum(entry["runs"] for entry in self.entries)
-        self.mended = bool(self.entries and uncounted)
+        self.mended = bool(self.entries) and uncounted > 0
         if self.mended:                       # killed after a run's rows were written, before it was counted
             self.entries[-1]["runs"] += uncounted
 
