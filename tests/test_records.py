@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT
 
@@ -186,8 +187,8 @@ def test_source_of_every_record_names_a_point_of_its_grid(name, monkeypatch):
 
 
 def test_source_leads_to_this_repository():
-    import notebooks as tools
-    assert records.REPOSITORY == tools.address()
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert records.REPOSITORY == config["repository"]["url"]
 
 
 # What is committed

@@ -41,10 +41,11 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     with alone(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
         todo = sorted(record.lacking(configs), key=lambda config: config["seed"])
-        with writable(folder):
-            record.mend()
-            if todo:
-                record.log.begin(data_sha256, threads)
+        if record.mended:                   # a run that was not counted, old rows without entry, a new column
+            record.log.write()
+            record.write_rows()
+        if todo:
+            record.log.begin(data_sha256, threads)
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
@@ -76,25 +77,17 @@ def label(config, keys):
 
 
 @contextmanager
-def writable(folder):
-    """An OSError inside becomes the sentence that says what to do."""
+def alone(folder, name):
+    """One grid at a time, in a folder that can be written to; the system frees the lock whatever ends this process."""
+    lock = filelock.FileLock(folder / f".{name}.lock")
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     except OSError as error:
         raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
                               "pass folder=... to put the results elsewhere") from error
-
-
-@contextmanager
-def alone(folder, name):
-    """One grid at a time; the system frees the lock whatever ends this process."""
-    lock = filelock.FileLock(folder / f".{name}.lock")
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     try:
         for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
             part.unlink()
@@ -137,13 +130,6 @@ class Record:
     def lacking(self, configs):
         """The configs whose runs are not there."""
         return [config for config in configs if label(config, self.keys) not in self.done]
-
-    def mend(self):
-        """Write what the file lacked: a run's count, an old row's entry, a new column."""
-        if self.log.mended:
-            self.log.write()
-        if self.mended:
-            self.write_rows()
 
     def add(self, config, rows, arrays):
         """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is

@@ -61,7 +61,7 @@ class Provenance:
         self.number, self.start, here = len(self.entries), time.perf_counter(), commit()
         if others := {entry["commit"] for entry in self.entries if entry["runs"]} - {here}:
             warnings.warn(f"{self.path.name}: rows of other commits are there already ({', '.join(sorted(others))})",
-                          stacklevel=4)
+                          stacklevel=3)
         self.entries.append({
             "command": " ".join([Path(sys.executable).name, *sys.argv]), "commit": here,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
