@@ -1,319 +1,288 @@
-"""Recorded experiments: grids that are killed, interrupted, spread over processes; and what is committed."""
+"""Recorded experiments as chapters use them: tables, sentences, nets, sources; what is committed; the scripts."""
 
+import contextlib
 import importlib
+import io
 import json
-import os
-import resource
-import signal
+import runpy
+import shlex
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 import d2l_utils as d2l
-from d2l_utils.book import records
+from d2l_utils.book import grids, records
+from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = set()             # experiments whose record is not there yet, or not complete
-CONFIGS = [{"depth": depth, "shortcut": shortcut, "seed": seed}
-           for depth in (8, 20) for shortcut in (None, "A") for seed in (0, 1, 2)]
-SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
-NAMES = sorted(path.stem for path in records.RECORDED.glob("*.csv"))
-
-grid = partial(records.run_grid, "grid")
+PENDING = {"branch_share", "degradation_rate", "fashion_mnist", "identity", "strays", "textbook"}    # not complete yet
+SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "common")
+NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
+OWN_PROCESSES = {"scaling", "throughput"}               # whose functions other processes import
+NBSP = "\N{NO-BREAK SPACE}"
 
 
-def run(depth, shortcut, seed, epochs=2, note=None, seconds=0.0):
-    """A run whose result says what it was given; `note` is a file in which every start leaves a line."""
-    if note:
-        with open(note, "a") as file:
-            file.write(f"{depth} {shortcut} {seed} {os.getpid()}\n")
-    time.sleep(seconds)
-    return [{"epoch": epoch, "loss": depth + seed / 7 + epoch, "was_none": shortcut is None}
-            for epoch in range(1, epochs + 1)]
+@pytest.fixture
+def table():
+    """Two nets, two precisions, three seeds, two epochs; the control has one seed."""
+    rows = [{"depth": depth, "shortcut": shortcut, "precision": precision, "seed": seed, "epoch": epoch,
+             "error": depth / 100 + seed / 1000 + epoch / 10_000 + (precision == "float32")}
+            for depth in (8, 20) for shortcut in ("none", "A") for precision in ("bfloat16", "float32")
+            for seed in range(3 if precision == "bfloat16" else 1) for epoch in (1, 2)]
+    return pd.DataFrame(rows)
 
 
-def provenance(folder):
-    return json.loads((folder / "grid.json").read_text())
+# Tables and sentences
+
+def test_by_seed_has_a_row_per_seed_and_a_column_per_x(table):
+    runs = by_seed(main_precision(table), "error", depth=8, shortcut=None)
+    assert runs.index.tolist() == [0, 1, 2]
+    assert runs.columns.tolist() == [1, 2]
+    assert runs.loc[2, 1] == pytest.approx(0.0821)
+    wide = by_seed(table, "error", ["shortcut", "depth"], precision="bfloat16", epoch=2)
+    assert wide.loc[1, ("none", 20)] == pytest.approx(0.2012)
+    assert by_seed(table, "error", "depth", shortcut="A", precision="float32", epoch=1).shape == (1, 2)
 
 
-def assert_complete(table, folder, configs=CONFIGS):
-    """Every configuration is there once, with its own rows, and the provenance counts them all."""
-    assert len(table) == 2 * len(configs)
-    assert not table.duplicated(["depth", "shortcut", "seed", "epoch"]).any()
-    assert {tuple(row) for row in table[["depth", "shortcut", "seed"]].to_numpy().tolist()} == {
-        (c["depth"], c["shortcut"] or "none", c["seed"]) for c in configs}
-    assert ((table.loss - (table.depth + table.seed / 7 + table.epoch)).abs() < 1e-3).all()
-    assert sum(entry["runs"] for entry in provenance(folder)) == len(configs)
+def test_by_seed_says_what_it_lacks(table):
+    with pytest.raises(ValueError, match=r"depth must be one of \[8, 20\] here, got 56"):
+        by_seed(table, "error", depth=56)
+    with pytest.raises(ValueError, match=r"one value for each seed and epoch: .* \['depth', 'precision'\]"):
+        by_seed(table, "error", shortcut="A")
+    with pytest.raises(KeyError, match="lr"):
+        by_seed(table, "error", lr=1)
 
 
-# What is written
-
-def test_grid_writes_tidy_rows_and_provenance(tmp_path):
-    table = grid(CONFIGS, run, folder=tmp_path, data_sha256="abc", threads=1)
-    assert_complete(table, tmp_path)
-    assert (table.was_none == (table.shortcut == "none")).all()         # run is given None, the CSV says none
-    assert list(table)[:3] == ["depth", "shortcut", "seed"]
-    assert not table.diverged.any()
-    assert table.equals(d2l.recorded("grid", tmp_path))
-    [entry] = provenance(tmp_path)
-    assert list(entry) == KEYS
-    assert (entry["data_sha256"], entry["threads"], entry["runs"]) == ("abc", 1, len(CONFIGS))
-    assert entry["torch"] == torch.__version__
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.csv", "grid.json"]
+def test_main_precision_is_the_one_of_most_rows_wherever_they_stand(table):
+    assert set(main_precision(table).precision) == {"bfloat16"}
+    assert main_precision(table[::-1]).equals(main_precision(table)[::-1])
+    tie = table[table.seed == 0]
+    assert set(main_precision(tie).precision) == {"bfloat16"}
+    assert set(main_precision(tie[::-1]).precision) == {"float32"}
 
 
-def test_seed_0_of_every_configuration_comes_first_in_the_order_given(tmp_path):
-    table = grid(CONFIGS, run, folder=tmp_path)
-    first = table[::2]
-    assert first.seed.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert first[:4][["depth", "shortcut"]].to_numpy().tolist() == [[8, "none"], [8, "A"], [20, "none"], [20, "A"]]
+@pytest.mark.parametrize(("values", "options", "text"), [
+    ([0.071, 0.0749, 0.08], {}, f"7.5{NBSP}% (7.1 to 8.0 over 3 seeds)"), ([0.5], {}, f"50.0{NBSP}% (one seed)"),
+    ([1.5, 2.5], {"percent": False}, "2.000 (1.500 to 2.500 over 2 seeds)"),
+    (pd.Series([0.1, 0.3]), {"digits": 0}, f"20{NBSP}% (10 to 30 over 2 seeds)")])
+def test_spread_is_mean_and_range(values, options, text):
+    assert spread(values, **options) == text
 
 
-def test_diverged_run_is_a_result_and_the_grid_goes_on(tmp_path):
-    def diverging(depth, shortcut, seed):
-        if depth == 20 and seed == 1:
-            error = FloatingPointError("the loss is not a number")
-            if shortcut is None:
-                error.history = run(depth, shortcut, seed, epochs=1)
-            raise error
-        return run(depth, shortcut, seed)
-    table = grid(CONFIGS, diverging, folder=tmp_path)
-    bad = table[table.diverged]
-    assert bad[["depth", "shortcut", "seed"]].to_numpy().tolist() == [[20, "none", 1], [20, "A", 1]]
-    assert bad.epoch.tolist() == [1, 0]
-    assert bad.loss.isna().tolist() == [False, True]
-    assert table.groupby(["depth", "shortcut", "seed"]).ngroups == len(CONFIGS)
-    assert grid(CONFIGS, pytest.fail, folder=tmp_path).equals(table)    # it is there: it is not run again
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [float("inf")]])
+def test_spread_averages_over_no_missing_run(values):
+    with pytest.raises(ValueError, match="values must be finite numbers, at least one, got"):
+        spread(values)
 
 
-@pytest.mark.parametrize("values", [[1 / 3, 0.1, 1e-4, 3.0], ["none", "A", "1x"], [None, 0.5], [True, False],
-                                    [1_234_567, 1_234_568], [1_234_567.0, 1e-7 / 3], ["", "a"]])
-def test_configurations_are_known_again_after_a_trip_through_the_csv(tmp_path, values):
-    configs = [{"value": value, "seed": 0} for value in values]
-    table = grid(configs, lambda value, seed: [{"epoch": 1}], folder=tmp_path)
-    assert len(table) == len(values)
-    assert grid(configs, pytest.fail, folder=tmp_path).equals(table)
+def test_missing_values_leave_whole_numbers_and_truth_values_what_they_are(tmp_path):
+    (tmp_path / "a.csv").write_text("seed,whole,truth,part,text,gone\n"
+                                    "0,9007199254740993,True,0.5,x,nan\n1,nan,nan,nan,,nan\n")
+    read = d2l.recorded("a", tmp_path)
+    assert read.whole[0] == 2**53 + 1
+    assert read.truth[0]
+    assert read.part[0] == 0.5
+    assert read.text.tolist() == ["x", ""]
+    assert read.isna().iloc[1].tolist() == [False, True, True, True, False, True]
+    assert read.gone.isna().all()
 
-
-# Bad arguments
 
 def test_unknown_name_says_which_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"name must be a recorded experiment \(none\), got 'nothing'"):
         d2l.recorded("nothing", tmp_path)
-    grid(CONFIGS[:1], run, folder=tmp_path)
+    (tmp_path / "grid.csv").touch()
     with pytest.raises(FileNotFoundError, match=r"\(grid\), got 'nothing'; experiments/nothing\.py would make it"):
         d2l.recorded("nothing", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"name must be a recorded net \(none\), got 'nothing'"):
+        stored("nothing", tmp_path)
 
 
-@pytest.mark.parametrize(("configs", "message"), [
-    ([], "at least one"), ([{"depth": 8}], "seed among them, got {'depth': 8}"),
-    ([{"depth": 8, "seed": 0}, {"seed": 1}], "the same keys"),
-    ([{"depth": 8, "seed": 0}, {"depth": 8.0, "seed": 0}], "differ from each other, got {'depth': 8.0")])
-def test_bad_configs_are_refused_before_any_run(tmp_path, configs, message):
-    with pytest.raises(ValueError, match=message):
-        grid(configs, pytest.fail, folder=tmp_path)
+# Nets
+
+@pytest.mark.parametrize(("net", "facts"), [
+    (lambda: d2l.small_resnet(8, None, width=4), {"depth": 8, "shortcut": None, "width": 4}),
+    (lambda: d2l.small_resnet(14, "B", norm=False, width=4, in_channels=3, num_classes=7),
+     {"depth": 14, "shortcut": "B", "norm": False, "width": 4, "in_channels": 3, "num_classes": 7}),
+    (lambda: d2l.small_resnet(11, "C", block=d2l.Bottleneck, width=4),
+     {"depth": 11, "shortcut": "C", "block": d2l.Bottleneck, "width": 4}),
+    (lambda: d2l.resnet18(1, 10), {"net": "resnet18", "in_channels": 1, "num_classes": 10})])
+def test_stored_net_computes_what_the_net_computed(tmp_path, net, facts):
+    torch.manual_seed(3)
+    net = net().to(memory_format=torch.channels_last)
+    X = torch.randn(4, net.conv1.in_channels, 32, 32)
+    net(X)                                                      # running statistics of its own
+    store(net, "a", tmp_path, **facts, seed=3, test_error=0.065, note="as is")
+    state = torch.get_rng_state()
+    again = stored("a", tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)            # nobody's seed is disturbed
+    assert not any(module.training for module in again.modules())
+    torch.testing.assert_close(again(X), net.eval()(X))
+    assert (again.facts["seed"], again.facts["test_error"], again.facts["note"]) == (3, 0.065, "as is")
+    assert again.facts.get("shortcut") == facts.get("shortcut")
+    assert {"commit", "made by"} <= set(again.facts)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_new_keys_are_refused(tmp_path):
-    grid(CONFIGS[:1], run, folder=tmp_path)
-    with pytest.raises(ValueError, match=r"configs must have the keys of grid.csv: \['lr'\] are new"):
-        grid([{**CONFIGS[0], "lr": 0.1}], pytest.fail, folder=tmp_path)
+@pytest.mark.parametrize("facts", [{"depth": 14}, {"depth": 8, "width": 8}, {"depth": 8, "shortcut": "C"}])
+def test_facts_that_do_not_describe_the_net_are_refused(tmp_path, facts):
+    with pytest.raises(ValueError, match="facts must describe the net, got"):
+        store(d2l.small_resnet(8, width=4), "a", tmp_path, **{"width": 4, **facts})
+    assert not list(tmp_path.iterdir())
 
 
-def test_two_grids_at_once_do_not_overwrite_each_other(tmp_path):
-    def meanwhile(**config):
-        grid(CONFIGS[1:2], run, folder=tmp_path)
-        return run(**config)
-
-    with pytest.raises(RuntimeError, match=r"grid.csv has changed .* one grid at a time"):
-        grid(CONFIGS[:1], meanwhile, folder=tmp_path)
-    assert_complete(d2l.recorded("grid", tmp_path), tmp_path, CONFIGS[1:2])
-
-
-def test_unwritable_folder_is_refused_before_any_run(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(PermissionError, match=r"folder must be one that can be written to, got '.*below'"):
-        grid(CONFIGS, pytest.fail, folder=tmp_path / "file" / "below")
+@pytest.mark.parametrize(("name", "shortcut"), [("residual", "A"), ("plain", None)])
+def test_committed_nets_are_those_of_the_record(name, shortcut):
+    net, data = stored(f"fashion_mnist_{name}20"), d2l.fashion_mnist(device="cpu")
+    assert (net.facts["depth"], net.facts["shortcut"], net.facts["seed"]) == (20, shortcut, 0)
+    run = d2l.recorded("fashion_mnist").query("recipe == 'book' and seed == 0 and epoch == 14")
+    recorded = run[run.shortcut == (shortcut or "none")].test_error.item()
+    assert net.facts["test_error"] == recorded
+    error = d2l.evaluate(net, data.X_test[:1000], data.y_test[:1000], precision="float32")[1]
+    assert abs(error - recorded) < 0.02                         # 1,000 of the 10,000 pictures
 
 
-# Killed, interrupted, failing
+# Where it comes from
 
-def test_killed_grid_resumes_with_nothing_lost_and_nothing_twice(tmp_path):
-    note = tmp_path / "starts"
-    code = ("from test_records import *\n"
-            f"grid(CONFIGS, partial(run, note={str(note)!r}, seconds=0.2), folder={str(tmp_path)!r})")
-    command = [sys.executable, "-c", code]
-    kept = ""
-    for rows in (2, 8):
-        process = subprocess.Popen(command, cwd=ROOT / "tests", stderr=subprocess.DEVNULL)
-        while not ((tmp_path / "grid.csv").exists() and len(d2l.recorded("grid", tmp_path)) >= rows):
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        before, kept = kept, (tmp_path / "grid.csv").read_text()
-        assert kept.startswith(before)
-        assert len(kept.splitlines()) < 2 * len(CONFIGS)
-    subprocess.run(command, cwd=ROOT / "tests", check=True, capture_output=True)
-    assert (tmp_path / "grid.csv").read_text().startswith(kept)
-    assert_complete(d2l.recorded("grid", tmp_path), tmp_path)
-    assert len(provenance(tmp_path)) == 3
-    assert len(note.read_text().splitlines()) <= len(CONFIGS) + 2       # at most the run under way is done again
+def test_source_names_record_script_machines_minutes_commits_and_one_point(tmp_path, monkeypatch):
+    shown = []
 
-
-@pytest.mark.parametrize("stop_after", [1, len(CONFIGS)])
-def test_kill_between_a_runs_rows_and_its_count_is_mended(tmp_path, monkeypatch, stop_after):
-    count, real = [], records.Provenance.add_run
-
-    def killed(self):
-        count.append(1)
-        if len(count) == stop_after:
-            raise KeyboardInterrupt
-        real(self)
-    monkeypatch.setattr(records.Provenance, "add_run", killed)
-    with pytest.raises(KeyboardInterrupt):
-        grid(CONFIGS, run, folder=tmp_path)
-    assert sum(entry["runs"] for entry in provenance(tmp_path)) == stop_after - 1
-    assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
+    def run(depth, shortcut, recipe, precision, seed):
+        return [{"epoch": 1, "loss": 0.5}]
+    configs = [{"depth": 8, "shortcut": None, "recipe": "long <up>", "precision": "float32", "seed": seed}
+               for seed in (0, 1)]
+    grids.run_grid("runs", configs, run, folder=tmp_path)
+    entries = json.loads((tmp_path / "runs.json").read_text())
+    entries[0] |= {"processor": "A & B", "commit": "0123456789+changes", "seconds": 200}
+    entries.append(entries[0] | {"runs": 0, "processor": "C"})
+    (tmp_path / "runs.json").write_text(json.dumps(entries))
+    monkeypatch.setattr(records, "display", shown.append)
+    d2l.source("runs", tmp_path, seed=1)
+    [line] = shown
+    text = ("Source: runs.csv, made by experiments/runs.py (2 runs, A & B, 3 minutes; commit 0123456). "
+            "One point again: python experiments/runs.py --only depth=8 shortcut=none 'recipe=long <up>' seed=1")
+    assert repr(line) == text
+    page = BeautifulSoup(line._repr_html_(), "html.parser")
+    assert page.select_one("p.source").text == text
+    assert page.code.text.startswith("python experiments/runs.py --only")
+    assert [link["href"].removeprefix(records.REPOSITORY) for link in page.select("a")] == [
+        "/blob/main/d2l_utils/recorded/runs.csv", "/blob/main/experiments/runs.py", "/commit/0123456789"]
 
 
-def test_finished_grid_is_left_as_it_is(tmp_path):
-    grid(CONFIGS, run, folder=tmp_path)
-    before = [(tmp_path / name).read_bytes() for name in ("grid.csv", "grid.json")]
-    grid(CONFIGS, pytest.fail, folder=tmp_path)
-    assert [(tmp_path / name).read_bytes() for name in ("grid.csv", "grid.json")] == before
+@pytest.mark.parametrize("name", NAMES)
+def test_source_of_every_record_names_a_point_of_its_grid(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    shown = []
+    monkeypatch.setattr(records, "display", shown.append)
+    d2l.source(name)
+    words = shlex.split(repr(shown[0]).partition(" --only ")[2])
+    assert importlib.import_module("common").chosen(importlib.import_module(name).CONFIGS, words)
 
 
-def test_grid_can_grow_and_start_afresh(tmp_path):
-    grid(CONFIGS[:3], run, folder=tmp_path)
-    assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
-    assert [entry["runs"] for entry in provenance(tmp_path)] == [3, 9]
-    (tmp_path / "grid.csv").unlink()
-    assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
-
-
-def test_rows_of_another_commit_are_warned_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "commit", lambda: "old")
-    grid(CONFIGS[:3], run, folder=tmp_path)
-    monkeypatch.setattr(records, "commit", lambda: "new")
-    with pytest.warns(UserWarning, match=r"grid\.json: rows of other commits are there already \(old\)"):
-        grid(CONFIGS, run, folder=tmp_path)
-    assert [entry["commit"] for entry in provenance(tmp_path)] == ["old", "new"]
-
-
-def test_commit_says_whether_files_differ_from_it(tmp_path, monkeypatch):
-    def git(*words):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True,
-                       capture_output=True)
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert records.commit() == "unknown"
-    (tmp_path / "records.py").write_text("1")
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    assert len(records.commit()) == 40
-    (tmp_path / "records.py").write_text("2")
-    assert records.commit().endswith("+changes")
-
-
-# Executors
-
-@pytest.mark.parametrize("pool", [partial(ThreadPoolExecutor, 3),
-                                  partial(ProcessPoolExecutor, 2, get_context("spawn"))])
-def test_executors_run_the_same_grid(tmp_path, pool):
-    with pool() as executor:
-        assert_complete(grid(CONFIGS, run, executor, tmp_path), tmp_path)
-
-
-def test_failing_run_stops_the_grid_after_those_under_way(tmp_path):
-    def failing(depth, shortcut, seed):
-        if seed == 1:
-            raise RuntimeError("out of memory")
-        return run(depth, shortcut, seed, seconds=0.05)
-    for executor in (None, ThreadPoolExecutor(2)):
-        with pytest.raises(RuntimeError, match="out of memory"):
-            grid(CONFIGS, failing, executor, tmp_path)
-        assert set(d2l.recorded("grid", tmp_path).seed) == {0}
-    assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
-
-
-def test_interrupted_grid_does_not_wait_for_runs_that_have_not_begun(tmp_path, monkeypatch):
-    def interrupted(futures):
-        raise KeyboardInterrupt
-    class Queue:
-        def submit(self, *call):
-            futures.append(Future())
-            return futures[-1]
-    futures = []
-    monkeypatch.setattr(records, "as_completed", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        grid(CONFIGS, run, Queue(), tmp_path)
-    assert [future.cancelled() for future in futures] == [True] * len(CONFIGS)
-
-
-def test_killed_dask_worker_costs_no_run(tmp_path):
-    from dask.distributed import Client, LocalCluster
-    note = tmp_path / "starts"
-    with (LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
-          Client(cluster) as client):
-        pids = set(client.run(os.getpid).values())
-
-        def kill_one():
-            while not (note.exists() and len(note.read_text().splitlines()) >= 4):
-                time.sleep(0.02)
-            victim = int(note.read_text().split()[-1])
-            assert victim in pids
-            os.kill(victim, signal.SIGKILL)
-            return victim
-        with ThreadPoolExecutor(1) as thread:
-            killed = thread.submit(kill_one)
-            slow = partial(run, note=str(note), seconds=0.3)
-            table = grid(CONFIGS, slow, client.get_executor(), tmp_path)
-            assert killed.result(timeout=1) in pids
-    assert_complete(table, tmp_path)
+def test_source_leads_to_this_repository():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert records.REPOSITORY == config["repository"]["url"]
 
 
 # What is committed
 
 def labels(configs, keys):
-    return {records.label(config, keys) for config in configs}
+    return {grids.label(config, keys) for config in configs}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_record_is_its_scripts_grid_and_its_provenance_adds_up(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     configs, table = importlib.import_module(name).CONFIGS, d2l.recorded(name)
-    entries = json.loads((records.RECORDED / f"{name}.json").read_text())
+    entries = json.loads((RECORDED / f"{name}.json").read_text())
     assert all(set(KEYS) <= set(entry) and len(entry["data_sha256"]) == 64 for entry in entries)
-    rows, keys = table.to_dict("records"), list(configs[0])
+    rows, keys = table.to_dict("records"), [key for key in configs[0] if key in table]
     assert "seed" in keys
     assert "None" not in set(table.get("shortcut", []))
     assert sum(entry["runs"] for entry in entries) == len(labels(rows, keys))
-    keys = [key for key in keys if key != "precision"]      # the scripts take the machine's: it may be another one here
+    if "entry" in table:
+        counts = table.drop_duplicates(keys).entry.value_counts()
+        assert [counts.get(number, 0) for number in range(len(entries))] == [entry["runs"] for entry in entries]
+    keys = [key for key in keys if key not in MACHINE]      # the scripts take the machine's: it may be another one here
     assert labels(rows, keys) <= labels(configs, keys)
     finished = labels(rows, keys) == labels(configs, keys)
     assert finished == (name not in PENDING), "PENDING names the unfinished grids and no others"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_a_committed_run_are_finite_or_it_is_said_to_have_diverged(name):
+    table = d2l.recorded(name)
+    numbers = table[~table.diverged].select_dtypes("number")
+    assert not np.isinf(numbers.astype(float)).any().any()
+    keys = records.keys_of(table)
+    missing = numbers.drop(columns=keys, errors="ignore").isna().groupby([table[key] for key in keys]).any()
+    whole = numbers.drop(columns=keys, errors="ignore").notna().groupby([table[key] for key in keys]).any()
+    assert not (missing & whole).drop(columns=[column for column in missing if column.startswith("test_error ")],
+                                      errors="ignore").any().any()      # a column applies to a run or it does not
+
+
 def test_every_record_has_a_script_and_every_script_a_record_or_is_pending():
-    assert set(SCRIPTS) >= set(NAMES) | PENDING
     assert set(SCRIPTS) == set(NAMES) | PENDING, "name the experiments that have no record yet in PENDING"
+
+
+# The scripts
+
+def call(name, *words):
+    """experiments/NAME.py as it is called, and what it prints; in this process unless it has processes of its own."""
+    script = ROOT / "experiments" / f"{name}.py"
+    command = [str(script), *map(str, words)]
+    if name in OWN_PROCESSES or 2 in words:
+        done = subprocess.run([sys.executable, *command], check=True, timeout=240, capture_output=True, text=True)
+        return done.stdout
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", command)
+        patch.syspath_prepend(script.parent)
+        threads = torch.get_num_threads()
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+    return printed.getvalue()
+
+
+def seconds_of_work():
+    """Seconds of one core that this process and its children have used: the same however busy the machine."""
+    import resource
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_smoke_corner_of_every_experiment_runs_in_30_seconds_on_two_cores(name, tmp_path):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, ROOT / "experiments" / f"{name}.py", "--smoke", "--folder", tmp_path],
-                   check=True, timeout=240, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 30     # however busy the machine
+    before = seconds_of_work()
+    call(name, "--smoke", "--folder", tmp_path)
+    assert seconds_of_work() - before < 2 * 30
     assert "seed" in d2l.recorded(name, tmp_path)
     assert len(json.loads((tmp_path / f"{name}.json").read_text())) == 1
+
+
+def test_smoke_corner_runs_in_worker_processes_too(tmp_path):
+    call("branch_share", "--smoke", "--workers", 2, "--folder", tmp_path)
+    assert len(d2l.recorded("branch_share", tmp_path)) == 2 * 27
+
+
+def test_one_point_is_made_again_beside_the_recorded_one(tmp_path, monkeypatch):
+    point = ["depth=4", "start=residual", "t=0.5", "lr=0.02", "seed=0"]
+    printed = call("identity", "--only", *point, "--folder", tmp_path, "--workers", 0)
+    assert len(d2l.recorded("identity", tmp_path).drop_duplicates("seed")) == 1
+    lines = printed.splitlines()
+    assert [line.split()[0] for line in lines if "residual" in line] == ["recorded", "again"]
+    old, new = (dict(zip(lines[0].split(), line.split()[1:], strict=True)) for line in lines[2:])
+    assert old["step"] == new["step"] == "200"
+    assert float(new["missed"]) == pytest.approx(float(old["missed"]), rel=0.2)
+    with pytest.raises(SystemExit, match=r"start can be delta, full, he, residual where .*; got 'start=she'"):
+        call("identity", "--only", "depth=4", "start=she")
+    with pytest.raises(SystemExit, match=r"--only takes depth start t lr precision seed; .* got 'rate=1'"):
+        call("identity", "--only", "rate=1")

@@ -41,8 +41,11 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     with alone(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
         todo = sorted(record.lacking(configs), key=lambda config: config["seed"])
-        with writable(folder):
-            record.begin(todo, data_sha256, threads)
+        if record.mended:                   # a run that was not counted, old rows without entry, a new column
+            record.log.write()
+            record.write_rows()
+        if todo:
+            record.log.begin(data_sha256, threads)
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
@@ -63,7 +66,7 @@ def check_configs(configs):
         if not isinstance(config["seed"], Integral):
             raise ValueError(f"seed must be a whole number, got {config!r}")
         if label(config, keys) in seen:
-            raise ValueError(f"configs must differ from each other as they are written, got {config!r} twice")
+            raise ValueError(f"configs must differ from each other, got {config!r} twice (as it is written)")
         seen.add(label(config, keys))
     return keys
 
@@ -74,26 +77,20 @@ def label(config, keys):
 
 
 @contextmanager
-def writable(folder):
-    """An OSError inside becomes the sentence that says what to do."""
+def alone(folder, name):
+    """One grid at a time, in a folder that can be written to; the system frees the lock whatever ends this process."""
+    lock = filelock.FileLock(folder / f".{name}.lock")
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     except OSError as error:
         raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
                               "pass folder=... to put the results elsewhere") from error
-
-
-@contextmanager
-def alone(folder, name):
-    """One grid at a time; the system frees the lock whatever ends this process."""
-    lock = filelock.FileLock(folder / f".{name}.lock")
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     try:
+        for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
+            part.unlink()
         yield
     finally:
         lock.release()
@@ -134,18 +131,9 @@ class Record:
         """The configs whose runs are not there."""
         return [config for config in configs if label(config, self.keys) not in self.done]
 
-    def begin(self, todo, data_sha256, threads):
-        """Write what is to be mended, and this invocation's entry where there is something to do."""
-        if self.log.mended:
-            self.log.write()
-        if self.mended:
-            self.write_rows()
-        if todo:
-            self.log.begin(data_sha256, threads)
-
     def add(self, config, rows, arrays):
-        """Keep one run: its arrays, its rows, its count, in this order, so that a run which is half there when the
-        process is killed is made again or counted later."""
+        """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
+        made again, or counted later."""
         if arrays:
             self.write_arrays({array_name(config, name): array for name, array in arrays.items()})
         own = {key: as_written(config[key]) for key in self.keys} | {"entry": str(self.log.number)}

@@ -47,7 +47,7 @@ class Provenance:
         if not runs_there:                    # the CSV was moved away: a new one begins
             self.entries = [entry for entry in self.entries if not entry["runs"]]
         uncounted = runs_there - sum(entry["runs"] for entry in self.entries)
-        self.mended = bool(self.entries and uncounted)
+        self.mended = bool(self.entries) and uncounted > 0
         if self.mended:                       # killed after a run's rows were written, before it was counted
             self.entries[-1]["runs"] += uncounted
 
@@ -61,7 +61,7 @@ class Provenance:
         self.number, self.start, here = len(self.entries), time.perf_counter(), commit()
         if others := {entry["commit"] for entry in self.entries if entry["runs"]} - {here}:
             warnings.warn(f"{self.path.name}: rows of other commits are there already ({', '.join(sorted(others))})",
-                          stacklevel=4)
+                          stacklevel=3)
         self.entries.append({
             "command": " ".join([Path(sys.executable).name, *sys.argv]), "commit": here,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -4,6 +4,7 @@ import ast
 import html
 import inspect
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -80,21 +81,18 @@ def recorded_array(experiment, name, folder=None, **where):
         runs = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
         found = [key for key, run in runs.items() if all(part in run for part in wanted)]
         if len(found) != 1:
-            raise KeyError(f"one run must have the array {name!r} with {where}, got {len(found)} of {len(file.files)}")
+            raise KeyError(f"one run must have left {name!r} with {where}, got {len(found)} of {len(file.files)}")
         return file[found[0]]
 
 
 def by_seed(table, column, x="epoch", **where):
-    """The rows of `table` with the values `where` (None is "none") as a DataFrame: a row per seed, a column per `x`
-    (or per combination, for a list), the values of `column`. Raises ValueError where there are no such rows, or
-    several of one seed and x."""
+    """The values of `column` in the rows with the values `where` (None is "none"): a row per seed, a column per `x` (or
+    per combination of a list). Raises ValueError where there are none, or several for one seed and x."""
     for key, value in where.items():
-        if key not in table:
-            raise ValueError(f"where must name columns ({', '.join(table)}), got {key!r}")
-        rows = table[table[key] == ("none" if value is None else value)]
-        if rows.empty:
-            raise ValueError(f"{key} must be one of {table[key].unique().tolist()} there, got {value!r}")
-        table = rows
+        there = table[key].unique().tolist()
+        table = table[table[key] == ("none" if value is None else value)]
+        if table.empty:
+            raise ValueError(f"{key} must be one of {there} here, got {value!r}")
     index = ["seed", *([x] if isinstance(x, str) else x)]
     if table.duplicated(index).any():
         several = [key for key in keys_of(table) if key not in index and table[key].nunique() > 1]
@@ -104,21 +102,19 @@ def by_seed(table, column, x="epoch", **where):
 
 def spread(values, percent=True, digits=None):
     """Mean and range over seeds as a part of a sentence: "7.6 % (7.1 to 8.0 over 5 seeds)"; `values` are shares if
-    `percent`. Raises ValueError for no values, and for one that is not a number: a run that failed has no mean."""
-    values = np.asarray(values, float)
+    `percent`. Raises ValueError for no values, and for one that is not finite: with a failed run there is no mean."""
+    values = np.asarray(values, float) * (100 if percent else 1)
     if not values.size or not np.isfinite(values).all():
         raise ValueError(f"values must be finite numbers, at least one, got {values.tolist()}")
-    form = f".{(1 if percent else 3) if digits is None else digits}f"
-    mean, low, high = (format(value * (100 if percent else 1), form) for value in (values.mean(), values.min(),
-                                                                                 values.max()))
-    unit = "\N{NO-BREAK SPACE}%" if percent else ""
-    return f"{mean}{unit} ({low} to {high} over {values.size} seeds)" if values.size > 1 else f"{mean}{unit} (one seed)"
+    digits = (1 if percent else 3) if digits is None else digits
+    mean, low, high = (f"{value:.{digits}f}" for value in (values.mean(), values.min(), values.max()))
+    seeds = f"{low} to {high} over {values.size} seeds" if values.size > 1 else "one seed"
+    return mean + "\N{NO-BREAK SPACE}%" * percent + f" ({seeds})"
 
 
 def main_precision(table):
     """The rows of the precision that most rows have (of the first one, in a tie); the others are a control."""
-    count = table["precision"].value_counts(sort=False)
-    return table[table["precision"] == count.idxmax()]
+    return table[table["precision"] == table["precision"].value_counts(sort=False).idxmax()]
 
 
 def build(facts):
@@ -133,7 +129,7 @@ def build(facts):
         return function(**arguments)
 
 
-def store(net, name, folder=None, **facts):
+def store(net, name, /, folder=None, **facts):
     """Write a net as NAME.safetensors, whole or not at all, with `facts`: the arguments of `build` and whatever else
     is to be known. Raises ValueError where a net with these facts would not be this one."""
     facts = {key: getattr(value, "__name__", value) for key, value in facts.items()}
@@ -164,38 +160,35 @@ def stored(name, folder=None):
 
 
 class Source:
-    """Where a record comes from, as one line under a figure."""
+    """A line of HTML; where there is none, its text."""
 
-    def __init__(self, name, folder=None, **point):
-        table = recorded(name, folder)
-        entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
-        entries = [entry for entry in entries if entry["runs"]]
-        first = main_precision(table).iloc[0] if "precision" in table else table.iloc[0]
-        point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
-        self.record, self.script = f"d2l_utils/recorded/{name}.csv", f"experiments/{name}.py"
-        self.what = [f"{sum(entry['runs'] for entry in entries):,} runs",
-                     " and ".join(dict.fromkeys(entry["processor"] for entry in entries)),
-                     f"{sum(entry['seconds'] for entry in entries) / 60:.0f} minutes"]
-        self.commits = list(dict.fromkeys(entry["commit"] for entry in entries))
-        self.again = f"python {self.script} --only " + shlex.join(f"{k}={as_written(v, k)}" for k, v in point.items())
-
-    def line(self, link, code):
-        """The line; link(text, address) and code(text) say how the medium writes these."""
-        commits = ", ".join(link(commit[:7], f"commit/{commit.partition('+')[0]}") for commit in self.commits)
-        return (f"Source: {link(Path(self.record).name, f'blob/main/{self.record}')}, made by "
-                f"{link(self.script, f'blob/main/{self.script}')} ({', '.join(map(html.escape, self.what))}; commit"
-                f"{'s' * (len(self.commits) > 1)} {commits}). One point again: {code(self.again)}")
+    def __init__(self, line):
+        self.line = line
 
     def __repr__(self):
-        return html.unescape(self.line(lambda text, address: text, str))
+        return html.unescape(re.sub("<[^>]*>", "", self.line))
 
     def _repr_html_(self):
-        line = self.line(lambda text, address: f'<a href="{REPOSITORY}/{address}">{text}</a>',
-                         lambda text: f"<code>{html.escape(text)}</code>")
-        return f'<p class="source">{line}</p>'
+        return f'<p class="source">{self.line}</p>'
 
 
 def source(name, folder=None, **point):
-    """Show, under a figure, which record it draws, its script, machine, minutes and commits, and the command that
-    makes one point again: that of `point` (depth=56, seed=0, ...) completed from the record's first row."""
-    display(Source(name, folder, **point))
+    """Show, as a line under a figure, which record it draws, its script, machine, minutes, commits, and the command
+    that makes one point again: `point` (depth=56, seed=0, ...), completed from the record's first row."""
+    def link(text, address):
+        return f'<a href="{REPOSITORY}/{address}">{html.escape(text)}</a>'
+    table = recorded(name, folder)
+    first = (main_precision(table) if "precision" in table else table).iloc[0]
+    point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
+    again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
+    entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
+    entries = [entry for entry in entries if entry["runs"]]
+    machines, commits = (list(dict.fromkeys(entry[key] for entry in entries)) for key in ("processor", "commit"))
+    runs, minutes = sum(entry["runs"] for entry in entries), sum(entry["seconds"] for entry in entries) / 60
+    script = f"experiments/{name}.py"
+    line = (f"Source: {link(f'{name}.csv', f'blob/main/d2l_utils/recorded/{name}.csv')}, made by "
+            f"{link(script, f'blob/main/{script}')} ({runs:,} runs, {html.escape(' and '.join(machines))}, "
+            f"{minutes:.0f} minutes; commit{'s' * (len(commits) > 1)} "
+            f"{', '.join(link(commit[:7], 'commit/' + commit.partition('+')[0]) for commit in commits)}). "
+            f"One point again: <code>python {script} --only {html.escape(again)}</code>")
+    display(Source(line))
