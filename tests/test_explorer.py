@@ -6,6 +6,7 @@ import re
 import ipywidgets as widgets
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
