@@ -283,7 +283,7 @@ def test_effective_rank_is_that_of_what_enters_the_head_or_a_layer():
     net, (X, _) = small_net().eval(), pictures()
     H = net.layer1(F.relu(net.bn1(net.conv1(X))))
     for layer, entering in (("layer2.0", H), ("fc", net.layer3(net.layer2(H)).mean((2, 3)))):
-        share = torch.linalg.svdvals(entering.flatten(1))
+        share = torch.linalg.svdvals(entering.detach().flatten(1))
         share = share / share.sum()
         expected = math.exp(-(share * share.clamp_min(1e-300).log()).sum())
         assert d2l.effective_rank(net, X, layer, train=False) == pytest.approx(expected)
