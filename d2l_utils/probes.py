@@ -1,8 +1,8 @@
 """What a net does: its gradients, what flows through it, what each block is for.
 
-A probe leaves the net as it found it (mode, weights, gradients, statistics, hooks), also when interrupted. It computes
-in the weights' precision on their device; uint8 pictures are normalised. With `train=True` batch norm takes the
-statistics of the pictures it sees, as in training, with False its running averages. Bad arguments raise ValueError.
+A probe leaves the net as it found it, also when interrupted, and computes in the weights' precision on their device;
+uint8 pictures are normalised. With `train=True` batch norm takes the statistics of the pictures it sees, as in
+training, with False its running averages. Bad arguments raise ValueError.
 """
 
 import contextlib
@@ -37,27 +37,32 @@ def layer_names(net):
     return [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-def block_names(net):
-    """The names of the net's residual or plain blocks, in their order: layer1.0, layer1.1 and so on."""
-    names = [name for name, module in net.named_modules() if hasattr(module, "downsample")]
-    if not names:
+def blocks_of(net):
+    """The net's residual or plain blocks, a dict by name: layer1.0, layer1.1 and so on."""
+    blocks = {name: module for name, module in net.named_modules() if hasattr(module, "downsample")}
+    if not blocks:
         raise ValueError(f"net must have residual or plain blocks, got a {type(net).__name__} without")
-    return names
+    return blocks
 
 
-def module_of(net, name, known=None):
-    """The module called `name`, one of the names `known`, by default any."""
-    modules = dict(net.named_modules())
-    if name not in (modules if known is None else known):
-        raise ValueError(f"layer must be one of {', '.join(filter(None, known or modules))}, got {name!r}")
-    return modules[name]
+def last_of_branch(block):
+    """The name and the last module of a block's residual branch."""
+    return [child for child in block.named_children() if child[0] != "downsample"][-1]
+
+
+def choose(modules, names):
+    """Those of `modules`, a dict, that are called `names`."""
+    for name in names:
+        if name not in modules:
+            raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {name!r}")
+    return {name: modules[name] for name in names}
 
 
 @contextlib.contextmanager
 def watched(net, train, names=()):
     """call(X, weights) is the net's output on copies of its statistics; call.seen then has (input, output) of the
     modules `names`. Afterwards hooks are gone and modes are what they were."""
-    modules = {name: module_of(net, name) for name in names}
+    chosen = choose(dict(net.named_modules()), names)
 
     def call(X, weights):
         copies = {name: buffer.clone() for name, buffer in net.named_buffers()}
@@ -68,7 +73,7 @@ def watched(net, train, names=()):
 
     call.seen = {}
     with contextlib.ExitStack() as after:
-        for name, module in modules.items():
+        for name, module in chosen.items():
             after.callback(module.register_forward_hook(partial(note, name)).remove)
         for module in net.modules():
             after.callback(setattr, module, "training", module.training)
@@ -162,66 +167,50 @@ def branch_share(net, X, train=True):
     shortcut carries, or where there is none of what enters it; `share`, the one over the other (De and Smith 2020,
     arXiv:2002.10444). A variance is a channel's over pictures and pixels, averaged over the channels."""
     seen, rows = responses(net, X, [name for name, _ in net.named_modules() if name], train), []
-    for name in block_names(net):
-        *_, end = [child for child, _ in net.get_submodule(name).named_children() if child != "downsample"]
-        branch = seen[f"{name}.{end}"][1]
-        stream = seen[name][0] if net.get_submodule(name).downsample is None else seen[f"{name}.downsample"][1]
+    for name, block in blocks_of(net).items():
+        branch = seen[f"{name}.{last_of_branch(block)[0]}"][1]
+        stream = seen[name][0] if block.downsample is None else seen[f"{name}.downsample"][1]
         rows.append([name, *(H.var((0, 2, 3), correction=0).mean().item() for H in (branch, stream))])
     table = pd.DataFrame(rows, columns=["block", "branch", "stream"])
     return table.assign(share=table.branch / table.stream)
 
 
-def features(net, X, layer=None, train=True):
-    """What the module `layer` gives, by default what enters the last linear layer: (N, numbers)."""
-    last = [name for name in layer_names(net) if isinstance(net.get_submodule(name), nn.Linear)][-1:]
-    seen = responses(net, X, last if layer is None else [layer], train)
-    return next(iter(seen.values()))[layer is not None].flatten(1)
-
-
-def effective_rank(net, X, layer=None, train=True):
-    """How many directions the `features` of N pictures fill: exp of the entropy of their matrix's singular values,
-    scaled to sum to 1 (Roy and Vetterli 2007). It is 1 where all are multiples of one vector; NaN if not finite."""
-    H = features(net, X, layer, train).double().cpu()
+def effective_rank(net, X, layer="fc", train=True):
+    """How many directions N pictures fill in what enters `layer`, by default the head: exp of the entropy of the
+    singular values of that matrix (N, numbers), scaled to sum to 1 (Roy and Vetterli 2007). It is 1 where all are
+    multiples of one vector, 0 where they are zero, NaN where they are not finite."""
+    H = responses(net, X, [layer], train)[layer][0].flatten(1).double().cpu()
     if not H.isfinite().all() or not H.any():
         return float("nan") if H.any() else 0.0
-    values = torch.linalg.svdvals(H)
+    gram = H @ H.T if len(H) < H.shape[1] else H.T @ H          # its eigenvalues are the singular values' squares
+    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     return torch.special.entr(values / values.sum()).sum().exp().item()
-
-
-def bypass(block, X):
-    """What is left of a block without its residual branch: its shortcut, or option A's where it has none."""
-    shortcut = block.downsample
-    if shortcut is None:
-        kernels = [child for child in block.children() if isinstance(child, nn.Conv2d)]
-        strides = max(kernel.stride[0] for kernel in kernels)
-        return make_shortcut("A", kernels[0].in_channels, kernels[-1].out_channels, strides)(X)
-    if hasattr(block, "branch"):                      # pre-activation: a projection takes the activated input
-        return shortcut(F.relu(block.bn1(X)) if isinstance(shortcut, nn.Sequential) else X)
-    return F.relu(shortcut(X))
 
 
 @contextlib.contextmanager
 def lesion(net, *blocks):
-    """Within `with lesion(net, "layer2.0"):` these blocks are without their residual branch (Veit et al. 2016,
+    """Within `with lesion(net, "layer2.0"):` these blocks' residual branches give zero (Veit et al. 2016,
     arXiv:1605.06431); a plain block becomes option A's shortcut."""
-    found = [module_of(net, name, block_names(net)) for name in dict.fromkeys(blocks)]
     with contextlib.ExitStack() as after:
-        for block in found:
-            after.enter_context(mock.patch.object(block, "forward", partial(bypass, block)))
+        for block in choose(blocks_of(net), blocks).values():
+            (_, last), instead = last_of_branch(block), torch.zeros_like
+            if block.downsample is None:
+                layers = [child for child in block.children() if isinstance(child, nn.Conv2d)]
+                sizes = layers[0].in_channels, layers[-1].out_channels, max(layer.stride[0] for layer in layers)
+                last, instead = block, make_shortcut("A", *sizes).forward
+            after.enter_context(mock.patch.object(last, "forward", instead))
         yield net
 
 
 def filter_normalised(net, generator):
     """A random direction in the space of weights, a dict by name: each filter's part as long as the filter, norm and
     bias still (Li et al. 2018, arXiv:1712.09913, section 4). `generator` is a CPU generator."""
-    direction = {}
+    direction = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():
-        d = torch.zeros_like(weight, requires_grad=False)
         if weight.dim() > 1:
-            d = torch.randn(weight.shape, generator=generator).to(d)
+            d = torch.randn(weight.shape, generator=generator).to(direction[name])
             length = weight.detach().flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1)
-            d *= length.reshape(-1, *[1] * (weight.dim() - 1))
-        direction[name] = d
+            direction[name] = d * length.reshape(-1, *[1] * (weight.dim() - 1))
     return direction
 
 

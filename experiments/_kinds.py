@@ -13,7 +13,7 @@ from torch import nn
 
 import d2l_utils as d2l
 from d2l_utils.data import normalise
-from d2l_utils.probes import features, mean_cosine
+from d2l_utils.probes import mean_cosine, responses
 
 DEPTH, EPOCHS, HELD_OUT = 56, 5, 1000
 STEPS = (0, 10, 20, 100)                                    # updates made before a measurement
@@ -129,15 +129,15 @@ def settled(net, X):
 
 
 def likeness(net, X, layer):
-    """The mean cosine of what two pictures of X give in a layer."""
-    H = features(net, X, layer)
+    """The mean cosine of what enters a layer for two pictures of X."""
+    H = responses(net, X, [layer])[layer][0].flatten(1)
     return mean_cosine(H @ H.T).item()
 
 
 def measure(net, data, agreement=True, batch_size=128):
     """What the suspects are told apart by, on the first training pictures: `size_ratio`, the gradient's norm in the
-    first layer over that in the last convolution, the same for relative norms and products; rank of the last features
-    and of the last block's responses, and the latter's likeness; agreement of four batches and along four lines, with
+    first layer over that in the last convolution, the same for relative norms and products; rank of what
+    enters the head and the last block, and likeness of the latter; agreement of four batches and along four lines, with
     the batches' statistics and, `fixed_`, with those of 1,000 pictures."""
     X, y = data.X_train, data.y_train
     layers = d2l.gradient_norms(net, X[:batch_size], y[:batch_size])

@@ -12,7 +12,7 @@ from common import PRECISION, few, images, main
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.probes import block_names
+from d2l_utils.probes import blocks_of
 
 STEPS, BATCH, IMAGES = (0, 1, 10, 100), 128, 51 * 128             # two epochs are 102 steps
 RATES = {"batch": 0.03, "none": 0.001}
@@ -42,12 +42,11 @@ def by_layer(net, data):
 
 
 def by_block(net, data):
-    """An array (blocks, BLOCKS), from 256 pictures."""
-    X, names = data.X_train[:256], block_names(net)
-    table = d2l.response_std(net, X, names)
-    table["rank"] = [d2l.effective_rank(net, X, name) for name in names]
-    table["likeness"] = [likeness(net, X, name) for name in names]
-    return table[list(BLOCKS)].to_numpy(np.float32)
+    """An array (blocks, BLOCKS), from 256 pictures: each block's deviation, rank and likeness of what enters it."""
+    X, names = data.X_train[:256], list(blocks_of(net))
+    std = d2l.response_std(net, X, names)["std"]
+    table = [(std[k], d2l.effective_rank(net, X, name), likeness(net, X, name)) for k, name in enumerate(names)]
+    return np.array(table, np.float32)
 
 
 def run(depth, shortcut, norm, start, rate, precision, seed, n=IMAGES):

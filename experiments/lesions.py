@@ -8,17 +8,18 @@ A row a change: `kind`, and `which`: blocks as stage.block, from 0, joined by "+
 of the stored residual-20, by `mask`, whose bit i is block i: "right", of each class (512, 10), and "answers" to the
 pictures SHOWN (512, 12)."""
 
+import copy
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _nets import blocks_of, copied, estimate_, head, stem, stored_net, trained_net
+from _nets import bypass, estimate_, head, stem, stored_net, trained_net
 from common import PRECISION, main
 
 import d2l_utils as d2l
 from d2l_utils.engine.hardware import autocast
-from d2l_utils.probes import block_names, bypass
+from d2l_utils.probes import blocks_of
 
 FACTORS = (0.5, 0.75, 0.9, 1.1, 1.25, 1.5)
 ESTIMATED = 2000
@@ -34,7 +35,7 @@ def shown(y):
 def names(net):
     """The blocks as stage.block, from 0."""
     return [f"{int(stage) - 1}.{block}" for stage, block in
-            (name.removeprefix("layer").split(".") for name in block_names(net))]
+            (name.removeprefix("layer").split(".") for name in blocks_of(net))]
 
 
 class Count:
@@ -57,7 +58,7 @@ class Count:
 def subsets(net, X, y, limit):
     """A `Count` for every set of at most `limit` blocks removed, a dict by mask: what comes before the first block in
     which two sets differ is computed once."""
-    blocks, counts = blocks_of(net), {}
+    blocks, counts = list(blocks_of(net).values()), {}
 
     def walk(k, mask, H, labels):
         if k == len(blocks):
@@ -79,19 +80,19 @@ def scaled(factor, module, inputs, output):
 
 def changes(net):
     """(kind, which, changed copy): each block removed, neighbours of one shape swapped, shortcuts scaled."""
-    for which, name in zip(names(net), block_names(net), strict=True):
-        changed = copied(net)
+    for which, name in zip(names(net), blocks_of(net), strict=True):
+        changed = copy.deepcopy(net)
         with d2l.lesion(changed, name):
             yield "removed", which, changed
     for s, stage in enumerate(net.stages):
         for i in range(s > 0, len(stage) - 1):              # the first block of a later stage changes the shape
-            changed = copied(net)
+            changed = copy.deepcopy(net)
             part = changed.stages[s]
             part[i], part[i + 1] = part[i + 1], part[i]
             yield "swapped", f"{s}.{i}~{s}.{i + 1}", changed
     for factor in FACTORS:
-        changed = copied(net)
-        shortcuts = [block.downsample for block in blocks_of(changed) if block.downsample is not None]
+        changed = copy.deepcopy(net)
+        shortcuts = [block.downsample for block in blocks_of(changed).values() if block.downsample is not None]
         for shortcut in shortcuts:
             shortcut.register_forward_hook(partial(scaled, factor))
         if shortcuts:

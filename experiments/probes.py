@@ -5,11 +5,11 @@ each other what enters a block and what leaves it are (mean cosine; option A's s
 
 import torch
 import torch.nn.functional as F
-from _nets import blocks_of, head, stem, trained_net
+from _nets import bypass, head, stem, trained_net
 from common import PRECISION, main
 from torch import nn
 
-from d2l_utils.probes import bypass
+from d2l_utils.probes import blocks_of
 
 FITTED, DECAY = 10_000, 1e-4
 
@@ -18,11 +18,12 @@ FITTED, DECAY = 10_000, 1e-4
 def streams(net, X):
     """For the stem and after each block: pooled channels (N, C), the head's answers (None before stage 3), the
     cosine with what entered (N,)."""
-    found = [[] for _ in range(len(blocks_of(net)) + 1)]
+    blocks = list(blocks_of(net).values())
+    found = [[] for _ in range(len(blocks) + 1)]
     for part in X.split(1000):
         H = stem(net, part)
         found[0].append((H.mean((2, 3)), None, None))
-        for k, block in enumerate(blocks_of(net), start=1):
+        for k, block in enumerate(blocks, start=1):
             plain = bypass(block, H)
             H = block(H)
             answer = head(net, H).argmax(1) if H.shape[1] == net.fc.in_features else None

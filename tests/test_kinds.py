@@ -82,7 +82,7 @@ def test_equal_sizes_leave_the_function_and_make_relative_gradients_equal(data):
 def test_matched_norm_is_the_net_without_norm(kind, data):
     net, X = suspects.KINDS[kind].make(0, data, 8), normalise(data.X_train[:512])
     bare = copy.deepcopy(net)
-    for block in [bare, *nets.blocks_of(bare)]:
+    for block in [bare, *d2l.probes.blocks_of(bare).values()]:
         for name in [name for name, child in block.named_children() if isinstance(child, nn.BatchNorm2d)]:
             setattr(block, name, nn.Identity())
     assert torch.allclose(net(X), bare(X), atol=1e-4)
@@ -138,7 +138,7 @@ def test_a_tailored_chain_has_the_likeness_that_was_asked_for():
 
 def test_orthogonal_deltas_keep_the_mean_square(data):
     net = without.KINDS["no norm: delta-orthogonal"].make(0, data, 8)
-    for block in nets.blocks_of(net):
+    for block in d2l.probes.blocks_of(net).values():
         X = torch.randn(50, block.conv1.in_channels, 6, 6)
         Y = block.conv1(X)
         assert Y.square().mean().item() == pytest.approx(X.square().mean().item(), rel=0.1)
@@ -174,7 +174,7 @@ def test_subsets_are_what_lesions_give_and_are_all_there(data):
     counts = lesions.subsets(net, X, y, limit=3)
     assert sorted(counts) == list(range(8))
     assert sorted(lesions.subsets(net, X, y, limit=1)) == [0, 1, 2, 4]
-    blocks = d2l.probes.block_names(net)
+    blocks = list(d2l.probes.blocks_of(net))
     for mask, count in counts.items():
         with d2l.lesion(net, *(name for i, name in enumerate(blocks) if mask >> i & 1)):
             loss, error = d2l.evaluate(net, X, y, precision=lesions.PRECISION)

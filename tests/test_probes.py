@@ -276,15 +276,18 @@ def test_branch_share_is_the_branchs_variance_over_the_streams(kind):
     (torch.diag(torch.tensor([3.0, 1.0])), math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))])
 def test_effective_rank_of_known_matrices(H, rank):
     net = nn.Sequential(nn.Flatten(), nn.Linear(H.shape[1], 2))
-    assert d2l.effective_rank(net, H[:, None, None, :]) == pytest.approx(rank, rel=1e-5, nan_ok=True)
-    assert d2l.effective_rank(net, H[:, None, None, :], layer="0") == pytest.approx(rank, rel=1e-5, nan_ok=True)
+    assert d2l.effective_rank(net, H[:, None, None, :], "1") == pytest.approx(rank, rel=1e-5, nan_ok=True)
 
 
-def test_features_are_what_enters_the_head_or_what_a_layer_gives():
+def test_effective_rank_is_that_of_what_enters_the_head_or_a_layer():
     net, (X, _) = small_net().eval(), pictures()
     H = net.layer1(F.relu(net.bn1(net.conv1(X))))
-    assert torch.allclose(probes.features(net, X, "layer1.0", train=False), H.flatten(1))
-    assert torch.allclose(net.fc(probes.features(net, X, train=False)), net(X))
+    for layer, entering in (("layer2.0", H), ("fc", net.layer3(net.layer2(H)).mean((2, 3)))):
+        share = torch.linalg.svdvals(entering.detach().flatten(1))
+        share = share / share.sum()
+        expected = math.exp(-(share * share.clamp_min(1e-300).log()).sum())
+        assert d2l.effective_rank(net, X, layer, train=False) == pytest.approx(expected)
+        assert layer != "fc" or d2l.effective_rank(net, X, train=False) == pytest.approx(expected)
 
 
 # Lesions
@@ -292,7 +295,7 @@ def test_features_are_what_enters_the_head_or_what_a_layer_gives():
 @pytest.mark.parametrize("kind", SHORTCUTS)
 def test_a_lesion_is_the_net_whose_branch_gives_zero(kind):
     net, (X, _) = small_net(**SHORTCUTS[kind]).eval(), pictures()
-    for name in probes.block_names(net):
+    for name in probes.blocks_of(net):
         changed = copy.deepcopy(net)
         block = changed.get_submodule(name)
         if kind == "plain":                                 # option A's shortcut, and a branch of zeros
@@ -308,7 +311,7 @@ def test_a_lesion_is_the_net_whose_branch_gives_zero(kind):
 
 def test_lesions_of_all_blocks_leave_the_stem_and_the_head():
     net, (X, _) = small_net(20).eval(), pictures()
-    with d2l.lesion(net, *probes.block_names(net)):
+    with d2l.lesion(net, *probes.blocks_of(net)):
         H = F.relu(net.bn1(net.conv1(X)))[:, :, ::4, ::4]
         assert torch.allclose(net(X), net.fc(F.pad(H.mean((2, 3)), (0, 6))))
 
@@ -402,6 +405,6 @@ def test_probes_stay_on_the_nets_device(options):
         for _, output in probes.responses(net, X, ["layer3.0"]).values():
             assert output.device.type == "meta"
         direction = probes.filter_normalised(net, torch.Generator())
-        with d2l.lesion(net, *probes.block_names(net)):
+        with d2l.lesion(net, *probes.blocks_of(net)):
             net(X)
     assert {tensor.device.type for tensors in (weights, inputs, direction) for tensor in tensors.values()} == {"meta"}
