@@ -13,10 +13,9 @@ window.predictCurve = (form, data, covers) => {
   const points = data.truth.map(() => null);                 // levels, series by series; null: not drawn yet
   let active = 0, locked = false;
 
-  for (let i = 0; i < 5; i++) {
-    const level = Math.round(last * i / 4), y = toY(values[level]);
-    draw(svg, "path", { d: `M 50 ${y} H 330` });
-    draw(svg, "text", { x: 44, y: y + 4, "text-anchor": "end" }, texts[level]);
+  for (const [value, text] of data.ticks) {
+    draw(svg, "path", { d: `M 50 ${toY(value)} H 330` });
+    draw(svg, "text", { x: 44, y: toY(value) + 4, "text-anchor": "end" }, text);
   }
   x.forEach((place) => draw(svg, "text", { x: toX(place), y: 206, "text-anchor": "middle" }, place));
   draw(svg, "text", { x: 190, y: 225, "text-anchor": "middle" }, data.xlabel);
@@ -116,7 +115,8 @@ window.predictCurve = (form, data, covers) => {
     if (!figure) return;
     const group = curves(figure, "guess", locked ? points.map((level) => values[level]) : []);
     const [left, top] = figure.dataset.box.split(" ").map(Number);
-    if (group.firstChild) draw(group, "text", { x: left + 5, y: top + 12, class: "guess-label" }, "dashed: your guess");
+    const size = figure.viewBox.baseVal.width * 0.032;
+    if (group.firstChild) draw(group, "text", { x: left + size, y: top + size, "font-size": size }, "dashed: your guess");
   }
   if (frame) new MutationObserver(overlay).observe(frame, { childList: true });
 

@@ -13,6 +13,7 @@ import zlib
 import ipywidgets as widgets
 import numpy as np
 from IPython.display import HTML, display
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from . import building
 
@@ -157,6 +158,9 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     if wrong := {series: len(values) for series, values in answers.items() if len(values) != len(x)}:
         raise ValueError(f"answer must have {len(x)} values a series, one for each x, got {wrong}")
     data = on_levels(limits, answers, unit, log, within, steps, replies)
+    low, high = limits[0], limits[-1]
+    locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)) if log else MaxNLocator(5, steps=[1, 2, 5, 10])
+    data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
     data |= {"x": list(x), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
     ask(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
