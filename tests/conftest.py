@@ -97,17 +97,6 @@ def serve():
         server.stop()
 
 
-@pytest.fixture
-def no_home(monkeypatch):
-    """A user without a home folder, as in `docker run --user 12345`."""
-    def nobody(uid):
-        raise KeyError(uid)
-
-    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pwd.getpwuid", nobody)
-
-
 @pytest.fixture(scope="session")
 def site():
     """The built book's folder; fails where there is none."""
@@ -128,3 +117,14 @@ def chromium():
         if not Path(playwright.chromium.executable_path).is_file():
             pytest.fail("There is no browser. On Debian and Ubuntu: apt-get install chromium; elsewhere: "
                         ".venv/bin/playwright install chromium")
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """A user without a home folder, as in `docker run --user 12345`."""
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
