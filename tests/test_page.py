@@ -129,7 +129,7 @@ def words(schedule, epochs):
             plots.end_label(title, 1, i, ax, colour)
         ax.plot([0, 1], [9, 9], color=plots.NEUTRAL)
         ax.axhline(3, color=plots.ACCENT)
-        ax.set(title=title, xlabel="epoch")
+        ax.set(title=title, xlabel="epoch", ylabel="error")
         panels.append(fig)
     return panels, f"Schedule {schedule}, {epochs} epochs."
 
@@ -176,7 +176,7 @@ def test_lines_and_words_are_seen_on_the_pages_ground(visit, scheme):
 def test_words_in_figures_are_at_least_11_px(visit, width):
     page = visit(figures(), viewport={"width": width, "height": 900})
     sizes = page.evaluate("""[...document.querySelectorAll("svg text")].map((text) => parseFloat(
-        getComputedStyle(text).fontSize) * text.getScreenCTM().a)""")
+        getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b))""")
     assert len(sizes) > 20
     assert min(sizes) >= 11
     assert max(sizes) <= 20
