@@ -93,7 +93,8 @@ def add_preview(app, pagename, templatename, context, doctree):
 def add_lost_page(app):
     """404.html, which a server shows at any address: its links start from the book's own."""
     base = f'<base href="{urlsplit(site_address(app)).path}">'
-    yield "404", {"title": "This page is not here", "body": LOST, "metatags": base}, "page.html"
+    title = "This page is not here"
+    yield "404", {"title": title, "pagetitle": title, "body": LOST, "metatags": base}, "page.html"
 
 
 def check_explorers(app, pagename, templatename, context, doctree):
