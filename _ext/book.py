@@ -1,13 +1,16 @@
 """Sphinx extension of this book: the build flag, the cache's key, local maths, explorers with names of their own."""
 
 import hashlib
+import html
 import importlib.metadata
 import importlib.util
 import os
 import re
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from docutils import nodes
 from sphinx.errors import ExtensionError
 from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
 
@@ -17,6 +20,11 @@ RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
     if (tex) katex.render(tex[2], node, {displayMode: tex[1] === "[", throwOnError: false});
   }
 });"""
+
+
+LOST = """<h1>This page is not here</h1>
+<p>It may have moved. The <a href="index.html">first page</a> has a card for each chapter, and the
+<a href="search.html">search</a> finds words in all of them.</p>"""
 
 
 def cache_key(package):
@@ -40,6 +48,7 @@ def configure(app, config):
     repository = theme.get("repository_url", "").removeprefix("https://github.com/")
     branch = theme.get("repository_branch", "main")
     os.environ["D2L_COLAB"] = f"https://colab.research.google.com/github/{repository}/blob/{branch}/"
+    config.templates_path.append(str(Path(__file__).parent / "templates"))
     config.nb_execution_cache_path = str(Path(app.outdir).parent / ".jupyter_cache" / cache_key(package))
 
 
@@ -61,6 +70,31 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 def mend_tables(app, pagename, templatename, context, doctree):
     """pandas writes a header cell without words over the index: a plain cell says the same and confuses nobody."""
     context["body"] = context.get("body", "").replace("<th></th>", "<td></td>")
+
+
+def site_address(app):
+    """The address of the published book: html.baseurl of _config.yml, by default GitHub Pages of its repository."""
+    repository = app.config.html_theme_options.get("repository_url", "").removeprefix("https://github.com/")
+    owner, _, name = repository.strip("/").partition("/")
+    return app.config.html_baseurl or f"https://{owner}.github.io/{name}/"
+
+
+def add_preview(app, pagename, templatename, context, doctree):
+    """What a link to the page shows elsewhere: its title, its first sentences, a picture of the book."""
+    if doctree is None or doctree.next_node(nodes.paragraph) is None:
+        return
+    words = " ".join(doctree.next_node(nodes.paragraph).astext().split())
+    facts = {"og:type": "article", "og:title": re.sub("<[^>]+>", "", context["title"]), "og:description": words,
+             "og:url": f"{site_address(app)}{pagename}.html", "og:image": f"{site_address(app)}_static/screenshot.png"}
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'\n<meta property="{name}" content="{html.escape(html.unescape(value))}">' for name, value in facts.items())
+
+
+def add_lost_page(app):
+    """404.html, which a server shows at any address: its links start from the book's own."""
+    base = f'<base href="{urlsplit(site_address(app)).path}">'
+    title = "This page is not here"
+    yield "404", {"title": title, "pagetitle": title, "body": LOST, "metatags": base}, "page.html"
 
 
 def check_explorers(app, pagename, templatename, context, doctree):
@@ -86,6 +120,8 @@ def setup(app):
     app.connect("html-page-context", add_katex, priority=400)
     app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
+    app.connect("html-page-context", add_preview)
+    app.connect("html-collect-pages", add_lost_page)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", check_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,6 +58,14 @@ def test_a_book_without_fault_is_built_with_its_explorer_and_local_maths(tmp_pat
     assert '<figure class="explorer" id="pictures">' in page
     assert "katex/katex.min.js" in page
     assert not re.search("sphinx-thebe|THEBE_JS_URL", page)
+    preview = dict(re.findall('<meta property="og:([a-z]+)" content="([^"]*)">', page))
+    address = re.match("https://[^/]+/[^/]+/", preview["url"])[0]
+    assert (preview["title"], preview["url"]) == ("A page", f"{address}index.html")
+    assert preview["description"].startswith("Maths: ")
+    assert (tmp_path / "_build" / "html" / preview["image"].removeprefix(address)).is_file()
+    lost = (tmp_path / "_build" / "html" / "404.html").read_text()
+    assert f'<base href="/{address.split("/")[3]}/">' in lost
+    assert 'href="index.html"' in lost
 
 
 @pytest.mark.parametrize(("cells", "reason"), [

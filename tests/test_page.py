@@ -129,7 +129,7 @@ def words(schedule, epochs):
             plots.end_label(title, 1, i, ax, colour)
         ax.plot([0, 1], [9, 9], color=plots.NEUTRAL)
         ax.axhline(3, color=plots.ACCENT)
-        ax.set(title=title, xlabel="epoch")
+        ax.set(title=title, xlabel="epoch", ylabel="error")
         panels.append(fig)
     return panels, f"Schedule {schedule}, {epochs} epochs."
 
@@ -176,7 +176,7 @@ def test_lines_and_words_are_seen_on_the_pages_ground(visit, scheme):
 def test_words_in_figures_are_at_least_11_px(visit, width):
     page = visit(figures(), viewport={"width": width, "height": 900})
     sizes = page.evaluate("""[...document.querySelectorAll("svg text")].map((text) => parseFloat(
-        getComputedStyle(text).fontSize) * text.getScreenCTM().a)""")
+        getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b))""")
     assert len(sizes) > 20
     assert min(sizes) >= 11
     assert max(sizes) <= 20
@@ -232,11 +232,13 @@ def test_in_forced_colours_the_pressed_button_differs_and_ink_is_the_readers(vis
 
 
 def test_a_dark_page_is_printed_on_white(visit):
-    page = visit(figures(), color_scheme="dark")
+    code = '<div class="highlight"><pre style="color: #eee"><span style="color: #ffd900">1</span></pre></div>'
+    page = visit(figures() + code, color_scheme="dark")
     page.emulate_media(media="print")
     for name, least in {"svg text": 4.5, "svg path[style*='stroke: var(--ink-0072b2']": 3}.items():
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert min(page.evaluate(CONTRASTS, name)) >= least
-    colours = page.evaluate("""["body", "figcaption"].map((e) => getComputedStyle(document.querySelector(e)).color)""")
+    colours = page.evaluate("""["body", "figcaption", "pre", "pre > span"].map((e) =>
+        getComputedStyle(document.querySelector(e)).color)""")
     assert np.max([[int(value) for value in colour[4:-1].split(",")] for colour in colours]) < 100
     assert not page.locator(".explorer-controls").first.is_visible()
