@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from .blocks import check_whole, make_shortcut
 from .data import normalise
-from .resnet import check_whole, make_shortcut
 
 
 def ready(net, X, y=None, train=True):
