@@ -10,6 +10,8 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import ipywidgets as widgets
+import numpy as np
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
@@ -102,6 +104,8 @@ def test_numbers_in_words(value, text):
     (lambda: d2l.predict("Q?", (0, 10), 5, log=True), "low > 0"),
     (lambda: d2l.predict("Q?", (0, float("inf")), 5), "low < high"),
     (lambda: d2l.predict("Q?", (0, 10), 5, replies={"low": "x"}), "replies must have one for each"),
+    (lambda: d2l.predict("Q?", (0, 10), 5, within=0), "within must be above 0, got 0"),
+    (lambda: d2l.predict("Q?", (1, 10), 5, within=1, log=True), "within must be a factor above 1, got 1"),
     (lambda: d2l.predict_curve("Q?", [8, 20], (0, 40), [1, 2, 3]), "answer must have 2 values a series"),
     (lambda: d2l.predict_curve("Q?", [20, 8], (0, 40), [1, 2]), "rising"),
     (lambda: d2l.predict_curve("Q?", [8], (0, 40), [1]), "at least two"),
@@ -111,6 +115,22 @@ def test_what_cannot_be_asked_is_refused(shown, call, reason):
     with pytest.raises(ValueError, match=reason):
         call()
     assert not shown
+
+
+def test_a_question_is_a_text(shown):
+    with pytest.raises(TypeError, match="question must be a text, got None"):
+        d2l.predict(None, ["a", "b"], "a")
+
+
+def test_numbers_of_numpy_and_pandas_will_do(shown, monkeypatch):
+    monkeypatch.setenv("D2L_BOOK", "1")
+    table = pd.Series([6.0, 5.0, 20.0], index=DEPTHS)
+    d2l.predict("How many?", (np.int64(0), np.int64(10)), np.float64(3))
+    d2l.predict("Which?", [np.int64(8), np.int64(20)], np.int64(20))
+    d2l.predict_curve("How?", table.index, (0, 40), {"plain": table})
+    number, choice, curve = (data_of(piece.data) for piece in shown)
+    assert (number["truth"], choice["answer"], curve["x"], curve["answers"]) == ([30], 1, DEPTHS, [6, 5, 20])
+    assert curve["ticks"][1] == [10, "10"]
 
 
 # With a kernel

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import zlib
+from numbers import Real
 
 import ipywidgets as widgets
 import numpy as np
@@ -31,6 +32,13 @@ def texts(name, values, least=1):
     if len(set(found)) < max(least, len(found)) or not all(text.strip() for text in found):
         raise ValueError(f"{name} must be at least {least}, all different and none empty, got {list(values)!r}")
     return found
+
+
+def legend_of(question):
+    """The HTML of a question; TypeError or ValueError where it is no text or empty."""
+    if not isinstance(question, str):
+        raise TypeError(f"question must be a text, got {question!r}")
+    return html.escape(*texts("question", [question]))
 
 
 def explained(replies, keys):
@@ -71,7 +79,9 @@ def on_levels(limits, answers, unit, log, within, steps, replies):
     steps = len(limits) - 1 if isinstance(limits, range) else round(20 * math.log10(high / low)) if log else steps
     levels = (np.geomspace if log else np.linspace)(low, high, steps + 1)
     values = [float(f"{value:.{2 if log else 6}g}") for value in levels]
-    within = within or (2 if log else (high - low) / 10)
+    within = (2 if log else (high - low) / 10) if within is None else within
+    if not within > (1 if log else 0):
+        raise ValueError(f"within must be {'a factor above 1' if log else 'above 0'}, got {within!r}")
     rule = f"a factor of {within:g}" if log else number(within, "points" if unit == "%" else unit)
     said = listed(answers, [number(value, unit) for value in flat])
     return {"texts": [number(value, unit) for value in values], "values": values, "answers": flat,
@@ -98,7 +108,7 @@ def judged(data, guess):
 def ask(question, name, data, controls, live):
     """Display a question: in the built page a form with `controls`, with a kernel the widgets that `live()` makes
     (a widget that is made at build would bring scripts from elsewhere into the page)."""
-    [legend], rule = texts("question", [html.escape(question)]), data.get("rule", "")
+    legend, rule = legend_of(question), data.get("rule", "")
     if building():
         name = name or "-".join(["predict", *re.findall(r"\w+", question.lower())[:8]])
         return display(HTML(
@@ -129,7 +139,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     `options` is a range (low, high) for a slider (`log`: in even factors), `answer` what was measured, right `within`
     so many units (log: such a factor), and `replies` is {"low", "right", "high": reply}. `name` is the form's id.
     Raises ValueError for what cannot be asked."""
-    if isinstance(options, (tuple, range)) and all(isinstance(limit, (int, float)) for limit in options):
+    if isinstance(options, (tuple, range)) and all(isinstance(limit, Real) for limit in options):
         data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
         last = len(data["texts"]) - 1
         slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
@@ -161,7 +171,7 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     low, high = limits[0], limits[-1]
     locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)) if log else MaxNLocator(5, steps=[1, 2, 5, 10])
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
-    data |= {"x": list(x), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
+    data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
     ask(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
         lambda: [level_slider(data, f"{series}, {xlabel} {place}") for series in answers for place in x])

@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from IPython.display import HTML, display
 
 from . import building
-from .predict import embedded, radios, texts
+from .predict import embedded, legend_of, radios, texts
 
 
 def fields_of(choices):
@@ -53,13 +53,13 @@ def quiz(check, choices, question="Your answer", kind=tuple):
     if not getattr(check, "__name__", "").isidentifier():
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
     fields = fields_of(choices)
-    replies, [legend] = replies_of(check, fields, kind), texts("question", [question])
+    replies, legend = replies_of(check, fields, kind), legend_of(question)
     if building():
         groups = "".join(f"<fieldset><legend>{html.escape(field)}</legend>{radios(field, options)}</fieldset>" if field
                          else radios("answer", options) for field, options in fields.items())
         return display(HTML(
             f'<form class="quiz" id="{html.escape(check.__name__)}" autocomplete="off"><fieldset disabled>'
-            f'<legend>{html.escape(legend)}</legend>{groups}<p><button type="submit">Check</button></p></fieldset>'
+            f'<legend>{legend}</legend>{groups}<p><button type="submit">Check</button></p></fieldset>'
             '<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
             f'<output></output>{embedded(list(replies.values()))}</form>'))
     said, button = widgets.HTML(), widgets.Button(description="Check")
@@ -70,4 +70,4 @@ def quiz(check, choices, question="Your answer", kind=tuple):
         said.value = html.escape(replies.get(tuple(control.value for control in controls), "Choose first."))
 
     button.on_click(tell)
-    display(widgets.VBox([widgets.HTML(f"<b>{html.escape(legend)}</b>"), *controls, button, said]))
+    display(widgets.VBox([widgets.HTML(f"<b>{legend}</b>"), *controls, button, said]))
