@@ -78,7 +78,8 @@ def constant(done, warmup):
     return 1
 
 
-SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine, "step": step_decay, "constant": constant}
+SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine,
+             "step": step_decay, "constant": constant}
 
 
 def learning_rate(done, lr, schedule="one-cycle", warmup=0.3):
