@@ -197,14 +197,14 @@ def resnet18_seconds(name, seed, size, batch, steps, precision):
     return {"textbook": textbook_seconds, "torchvision": torchvision_seconds}[name](size, batch, steps)
 
 
-def in_fresh_process(function, *arguments):
-    """What function(*arguments) returns, computed in a process of its own with as many threads."""
+def in_fresh_process(function):
+    """What function() returns, computed in a process of its own with as many threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function).result()
 
 
-def run(measure, processor, seed, size=96, batch=256, steps=4, side=2048, small=(9984, 128)):
+def run(measure, processor, seed, size=96, batch=256, steps=4, side=2048, small=(9984, 128), fresh=True):
     """One row: `value` in `unit`, and for ResNet-18 also the GFLOP/s reached; `processor` is this one."""
     torch.manual_seed(seed)
     keep_memory()                                           # as `fit` does; ResNet-18's processes start without
@@ -219,7 +219,8 @@ def run(measure, processor, seed, size=96, batch=256, steps=4, side=2048, small=
         time_them = bare_seconds if name == "bare steps" else fit_seconds
         seconds = time_them(d2l.small_resnet(int(detail)), data, small[1])
         return [{"value": 1000 * seconds, "unit": "ms/step"}]
-    seconds = in_fresh_process(resnet18_seconds, name, seed, size, batch, steps, detail or None)
+    measured = functools.partial(resnet18_seconds, name, seed, size, batch, steps, detail or None)
+    seconds = in_fresh_process(measured) if fresh else measured()
     return [{"value": batch / seconds, "unit": "images/s", "gflops": batch / seconds * resnet18_operations(size) / 1e9}]
 
 
@@ -235,4 +236,4 @@ if __name__ == "__main__":
               f"fit: {PRECISION}", "depth: 20", "convolution: 3x3 bfloat16")
     smallest = [config for config in CONFIGS if config["measure"] in corner and config["seed"] == 0]
     main("throughput", CONFIGS, run, smallest, {"full": False, "size": 28}, workers=0, defaults={"processor": FIRST},
-         smoke_options={"size": 32, "batch": 4, "steps": 1, "side": 256, "small": (32, 16)})
+         smoke_options={"size": 32, "batch": 4, "steps": 1, "side": 256, "small": (32, 16), "fresh": False})

@@ -26,7 +26,6 @@ KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds",
 PENDING = {"branch_share", "degradation_rate", "fashion_mnist", "identity", "strays", "textbook"}    # not complete yet
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "common")
 NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
-OWN_PROCESSES = {"scaling", "throughput"}               # whose functions other processes import
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -235,10 +234,10 @@ def test_every_record_has_a_script_and_every_script_a_record_or_is_pending():
 # The scripts
 
 def call(name, *words):
-    """experiments/NAME.py as it is called, and what it prints; in this process unless it has processes of its own."""
+    """experiments/NAME.py as it is called, and what it prints; in this process unless it is to have two workers."""
     script = ROOT / "experiments" / f"{name}.py"
     command = [str(script), *map(str, words)]
-    if name in OWN_PROCESSES or 2 in words:
+    if 2 in words:
         done = subprocess.run([sys.executable, *command], check=True, timeout=240, capture_output=True, text=True)
         return done.stdout
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
