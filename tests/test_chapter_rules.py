@@ -142,6 +142,7 @@ BREAKING = [
     (replace("print(check_two(answer))", ""), "check_two(answer)"),
     (replace("print(check_two(2))", "print(2)"), "the solution's last line"), (unfold("exercise-check"), "not folded"),
     (unfold("solution"), "not folded"), (no_exercises, "no exercises"),
+    (add("def check_two(answer):\n    return 1"), "defines check_two anew"),
     (add("a = 1" + " " * 70 + "# 1"), "columns of code"), (replace("Do it.", "    " + "a" * 73), "columns of code"),
     (replace("relu(", "elu("), "Half is not as in d2l_utils or experiments"),
     (replace("of what", "of all that"), "Half is not as in"),

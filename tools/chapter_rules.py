@@ -202,11 +202,18 @@ def lets_every_exercise_be_checked(chapter):
             yield f"{title}: a cell tagged exercise-check, one tagged exercise, one tagged solution, got {found}"
         else:
             yield from (f"{title}: {problem}" for problem in exercise_problems(*cells))
+            for name in functions(cells[:1]) & functions(cell for cell in chapter.code if cell is not cells[0]):
+                yield f"{title}: its checker's cell defines {name} anew"
+
+
+def functions(cells):
+    """The names of the functions that these cells define."""
+    return {node.name for cell in cells for node in tree(cell).body if isinstance(node, ast.FunctionDef)}
 
 
 def exercise_problems(check, exercise, solution):
     """What is wrong with an exercise's three cells."""
-    names = [node.name for node in tree(check).body if isinstance(node, ast.FunctionDef) and "check_" in node.name]
+    names = [name for name in functions([check]) if name.startswith("check_")]
     if len(names) != 1 or "not answered yet" not in check.source:
         yield f"its checker must define one check_NAME that knows 'not answered yet', got {names}"
         return
