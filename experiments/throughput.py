@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -25,16 +26,12 @@ from torchvision.transforms import Compose, Resize, ToTensor
 import d2l_utils as d2l
 from d2l_utils.book.provenance import processor
 from d2l_utils.data import normalise
-from d2l_utils.engine.hardware import autocast, choose_device, keep_memory, side_by_side_pays
-from d2l_utils.engine.small_maps import small_maps_side_by_side
+from d2l_utils.engine.hardware import autocast, keep_memory
+from d2l_utils.engine.small_maps import SideBySide
 from d2l_utils.training import sgd
 
 STEPS = ["+ tensors", "+ channels_last", "+ bfloat16", "+ fused optimiser", "+ small maps side by side",
          "+ kept memory"]
-if PRECISION == "float32":                              # a processor that is not faster at bfloat16
-    STEPS.remove("+ bfloat16")
-if not side_by_side_pays(choose_device()):              # one without AMX: fit leaves them as they are
-    STEPS.remove("+ small maps side by side")
 MAPS = {24: 64, 12: 128, 6: 256, 3: 512}                # ResNet-18's maps of 96x96 pictures: side and channels
 DEPTHS = (20, 32, 44, 56, 110)
 
@@ -113,13 +110,12 @@ def step_seconds(last, size, batch, steps):
     taken = STEPS[:STEPS.index(last) + 1]
     _, data = pictures(size, batch * (steps + 1))
     layout = torch.channels_last if "+ channels_last" in taken else torch.contiguous_format
-    precision = PRECISION if "+ bfloat16" in taken else "float32"
+    precision = "bfloat16" if "+ bfloat16" in taken else "float32"
     if "+ kept memory" in taken:
         keep_memory()
     net = d2l.resnet18(1, 10).to(data.X_train.device, memory_format=layout)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, fused=True if "+ fused optimiser" in taken else None)
-    small = precision if "+ small maps side by side" in taken else "float32"        # in float32 nothing changes
-    with small_maps_side_by_side(net, data.X_train.device, small):
+    with SideBySide() if "+ small maps side by side" in taken else nullcontext():   # also where it does not pay
         return seconds_per_step(plain_step(net, optimizer, precision), tensor_batches(data, batch, layout))
 
 
@@ -224,8 +220,8 @@ def run(measure, processor, seed, size=96, batch=256, steps=4, side=2048, small=
     return [{"value": batch / seconds, "unit": "images/s", "gflops": batch / seconds * resnet18_operations(size) / 1e9}]
 
 
-MEASURES = ["matmul: float32", "matmul: bfloat16", "textbook", "torchvision", *STEPS, f"fit: {PRECISION}"]
-MEASURES += ["fit: float32"] * (PRECISION != "float32") + ["bare steps: 20", "steps of fit: 20"]
+MEASURES = ["matmul: float32", "matmul: bfloat16", "textbook", "torchvision", *STEPS, "fit: bfloat16", "fit: float32"]
+MEASURES += ["bare steps: 20", "steps of fit: 20"]
 MEASURES += [f"depth: {depth}" for depth in DEPTHS]
 MEASURES += [f"convolution: {side}x{side} {precision}" for side in MAPS for precision in ("float32", "bfloat16")]
 CONFIGS = [{"measure": measure, "processor": processor(), "seed": seed} for seed in range(5) for measure in MEASURES]
@@ -233,7 +229,7 @@ FIRST = "2 x Intel(R) Xeon(R) Processor"                # the one of the rows th
 
 if __name__ == "__main__":
     corner = ("matmul: float32", "textbook", "torchvision", STEPS[-1], "bare steps: 20", "steps of fit: 20",
-              f"fit: {PRECISION}", "depth: 20", "convolution: 3x3 bfloat16")
+              "fit: bfloat16", "depth: 20", "convolution: 3x3 bfloat16")
     smallest = [config for config in CONFIGS if config["measure"] in corner and config["seed"] == 0]
     main("throughput", CONFIGS, run, smallest, {"full": False, "size": 28}, workers=0, defaults={"processor": FIRST},
          smoke_options={"size": 32, "batch": 4, "steps": 1, "side": 256, "small": (32, 16), "fresh": False})
