@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from functools import partial
 
 import pandas as pd
 import torch
@@ -23,50 +24,43 @@ def on_meta(net):
     return copy.deepcopy(net).to("meta").eval()
 
 
-def layer_table(net, *shape):
-    """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
-    parameters, multiply-adds. Nothing is computed, so that any depth and size takes moments."""
-    net, rows = on_meta(net), []
-
-    def note(name):
-        def hook(layer, inputs, output):
-            rows.append({"layer": name, "kind": type(layer).__name__, "output": tuple(output.shape[1:]),
-                         "parameters": parameter_count(layer), "multiply_adds": counter.get_total_flops() // 2})
-        return hook
-
-    for name, layer in net.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(note(name))
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, *shape, device="meta"))
-    return growth(rows, ["multiply_adds"])
-
-
-def growth(rows, columns):
-    """Rows as a table, with `columns`, which count from the first row on, turned into each row's own share."""
-    table = pd.DataFrame(rows)
-    table[columns] -= table[columns].shift(fill_value=0)
-    return table
-
-
-def part_table(parts, *shape):
-    """A row per part of a net (a dict of modules that follow one another) for one input (C, H, W): the output's shape,
-    parameters, multiply-adds, and the MiB that training keeps for the backward pass: what autograd saves, each tensor
-    once, weights left out."""
-    modules = on_meta(nn.Sequential(*parts.values())).train()
-    saved, rows = {p.untyped_storage()._cdata: 0 for p in modules.parameters()}, []
-    X = torch.empty(2, *shape, device="meta")              # two: batch norm refuses a single one on a 1x1 map
+def measured(net, modules, shape):
+    """A row for each of `modules` (a dict) in the order in which a training pass of `net`, on the meta device, calls
+    them, each counted for one input of `shape`. Autograd's `MiB` are counted tensor by tensor, weights left out."""
+    saved, rows = {p.untyped_storage()._cdata: 0 for p in net.parameters()}, []
 
     def keep(tensor):
         saved.setdefault(tensor.untyped_storage()._cdata, tensor.nbytes)
         return tensor
 
+    def note(name, module, inputs, output):
+        rows.append({"name": name, "kind": type(module).__name__, "output": tuple(output.shape[1:]),
+                     "parameters": parameter_count(module), "multiply_adds": counter.get_total_flops() // 4,
+                     "MiB": sum(saved.values()) / 2**21})
+
+    for name, module in modules.items():
+        module.register_forward_hook(partial(note, name))
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        for name, part in zip(parts, modules, strict=True):
-            X = part(X)
-            rows.append({"part": name, "output": tuple(X.shape[1:]), "parameters": parameter_count(part),
-                         "multiply_adds": counter.get_total_flops() // 4, "MiB": sum(saved.values()) / 2**21})
-    return growth(rows, ["multiply_adds", "MiB"])
+        net.train()(torch.empty(2, *shape, device="meta"))      # two: batch norm refuses a single one on a 1x1 map
+    table = pd.DataFrame(rows)
+    totals = table[["multiply_adds", "MiB"]]
+    return table.assign(**(totals - totals.shift(fill_value=0)))
+
+
+def layer_table(net, *shape):
+    """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
+    parameters, multiply-adds. Nothing is computed, so that any depth and size takes moments."""
+    net = on_meta(net)
+    layers = {name: layer for name, layer in net.named_modules() if not list(layer.children())}
+    return measured(net, layers, shape).rename(columns={"name": "layer"}).drop(columns="MiB")
+
+
+def part_table(parts, *shape):
+    """A row per part of a net (a dict of modules that follow one another) for one input (C, H, W): the output's shape,
+    parameters, multiply-adds, and the MiB that training keeps for the backward pass."""
+    net = on_meta(nn.Sequential(*parts.values()))
+    table = measured(net, dict(zip(parts, net, strict=True)), shape)
+    return table.rename(columns={"name": "part"}).drop(columns="kind")
 
 
 class BlockTracer(fx.Tracer):

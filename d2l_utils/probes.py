@@ -1,14 +1,14 @@
 """What a net does: its gradients, what flows through it, what each block is for.
 
-A probe leaves the net as it found it, also when interrupted, and computes in the weights' precision on their device;
-uint8 pictures are normalised. With `train=True` batch norm takes the statistics of the pictures it sees, as in
-training, with False its running averages. Bad arguments raise ValueError.
+A probe works on a copy of the net, in the weights' precision and on their device; uint8 pictures are normalised. With
+`train=True` batch norm takes the statistics of the pictures it sees, as in training, with False its running averages.
+Bad arguments raise ValueError.
 """
 
 import contextlib
+import copy
 import itertools
 from functools import partial
-from unittest import mock
 
 import pandas as pd
 import torch
@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from .blocks import check_whole, make_shortcut
+from .blocks import make_shortcut
 from .data import normalise
+from .engine.checks import check_images, check_targets
+from .engine.settings import check_counts
 
 
 def ready(net, X, y=None, train=True):
     """Pictures X (N, C, H, W), normalised where they are uint8, and labels y (N,), on the net's device."""
-    if X.dim() != 4 or not len(X):
-        raise ValueError(f"X must have shape (N, C, H, W) with N at least 1, got {tuple(X.shape)}")
-    if y is not None and (y.shape != X.shape[:1] or y.dtype != torch.int64):
-        raise ValueError(f"y must be {len(X)} labels (int64), one a picture, got {y.dtype} {tuple(y.shape)}")
+    check_images("X", X)
+    if y is not None:
+        check_targets("y", y, len(X), labels=True)
     if train and len(X) == 1 and any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         raise ValueError("X must hold at least 2 pictures where batch norm takes their statistics (train=True), got 1")
     weight = next(net.parameters())
@@ -58,36 +59,27 @@ def choose(modules, names):
     return {name: modules[name] for name in names}
 
 
-@contextlib.contextmanager
 def watched(net, train, names=()):
-    """call(X, weights) is the net's output on copies of its statistics; call.seen then has (input, output) of the
-    modules `names`. Afterwards hooks are gone and modes are what they were."""
-    chosen = choose(dict(net.named_modules()), names)
-
-    def call(X, weights):
-        copies = {name: buffer.clone() for name, buffer in net.named_buffers()}
-        return functional_call(net, {**weights, **copies}, (X,))
+    """A copy of the net, and a dict that a pass through it fills with (input, output) of its modules `names`."""
+    net, seen = copy.deepcopy(net).train(train), {}
 
     def note(name, module, inputs, output):
-        call.seen[name] = inputs[0], output
+        seen[name] = inputs[0], output
 
-    call.seen = {}
-    with contextlib.ExitStack() as after:
-        for name, module in chosen.items():
-            after.callback(module.register_forward_hook(partial(note, name)).remove)
-        for module in net.modules():
-            after.callback(setattr, module, "training", module.training)
-        net.train(train)
-        yield call
+    for name, module in choose(dict(net.named_modules()), names).items():
+        module.register_forward_hook(partial(note, name))
+    return net, seen
 
 
 def gradients(net, X, y, train=True):
     """The gradients of the mean loss on X, y: for each parameter (also a frozen one), and for what enters each layer;
     two dicts by name. The first layer's input is X."""
-    weights = {name: weight.detach().requires_grad_() for name, weight in net.named_parameters()}
-    with torch.enable_grad(), watched(net, train, layer_names(net)) as call:
-        loss = F.cross_entropy(call(X.detach().requires_grad_(), weights), y)
-        inputs = {name: seen[0] for name, seen in call.seen.items()}
+    X, y = ready(net, X, y, train)
+    net, seen = watched(net, train, layer_names(net))
+    weights = dict(net.requires_grad_().named_parameters())
+    with torch.enable_grad():
+        loss = F.cross_entropy(net(X.detach().requires_grad_()), y)
+        inputs = {name: entering for name, (entering, _) in seen.items()}
         found = torch.autograd.grad(loss, [*weights.values(), *inputs.values()], allow_unused=True,
                                     materialize_grads=True)
     return dict(zip(weights, found, strict=False)), dict(zip(inputs, found[len(weights):], strict=True))
@@ -97,11 +89,12 @@ def gradient_norms(net, X, y, train=True):
     """The gradients of the mean loss on X (N, C, H, W), y (N,), a row per convolution and linear layer. Euclidean
     norms: `gradient` and `weight`, of its weights; `relative`, their quotient; `product`, which a rescaling under norm
     leaves as it is; `input`, of the gradient at what enters the layer: at a block's first layer that is the stream."""
-    weights, inputs = gradients(net, *ready(net, X, y, train), train)
-    names = [f"{name}.weight" for name in inputs]
-    norms = [torch.stack([tensor.norm() for tensor in tensors]).tolist() for tensors in (
-        [weights[name] for name in names], [net.get_parameter(name).detach() for name in names], inputs.values())]
-    table = pd.DataFrame({"layer": list(inputs), "gradient": norms[0], "weight": norms[1], "input": norms[2]})
+    weights, inputs = gradients(net, X, y, train)
+    table = pd.DataFrame({"layer": list(inputs)})
+    for column, tensors in {"gradient": [weights[f"{name}.weight"] for name in inputs],
+                            "weight": [net.get_parameter(f"{name}.weight").detach() for name in inputs],
+                            "input": inputs.values()}.items():
+        table[column] = torch.stack([tensor.norm() for tensor in tensors]).tolist()
     return table.assign(relative=table.gradient / table.weight, product=table.gradient * table.weight)
 
 
@@ -118,14 +111,12 @@ def gradient_agreement(net, X, y, batch_size=128, train=True):
     gradients over all pairs of batches; in the last row, "all", of the whole gradients."""
     if len(X) < 2 * batch_size:
         raise ValueError(f"X must hold at least 2 batches of batch_size={batch_size}, got {len(X)} pictures")
-    ends = range(batch_size, len(X) + 1, batch_size)
-    batches = [ready(net, X[end - batch_size:end], y[end - batch_size:end], train) for end in ends]
-    found = [gradients(net, *batch, train)[0] for batch in batches]
-    rows = {name: torch.stack([gradient[name].flatten() for gradient in found]) for name in found[0]}
-    grams = {name: row @ row.T for name, row in rows.items()}
-    chosen = [*(grams[f"{name}.weight"] for name in layer_names(net)), sum(grams.values())]
-    cosines = torch.stack([mean_cosine(gram) for gram in chosen]).tolist()
-    return pd.DataFrame({"layer": [*layer_names(net), "all"], "cosine": cosines})
+    found = [gradients(net, X[i:i + batch_size], y[i:i + batch_size], train)[0]
+             for i in range(0, len(X) - batch_size + 1, batch_size)]
+    grams = {name: (rows := torch.stack([gradient[name].flatten() for gradient in found])) @ rows.T
+             for name in found[0]}
+    chosen = {name: grams[f"{name}.weight"] for name in layer_names(net)} | {"all": sum(grams.values())}
+    return pd.DataFrame({"layer": list(chosen), "cosine": torch.stack([*map(mean_cosine, chosen.values())]).tolist()})
 
 
 def path_agreement(net, start, end, label, points=128, train=True):
@@ -136,9 +127,8 @@ def path_agreement(net, start, end, label, points=128, train=True):
         raise ValueError(f"start and end must be pictures of one shape (C, H, W) and points at least 2, got "
                          f"{tuple(start.shape)}, {tuple(end.shape)} and {points!r}")
     (start, end), _ = ready(net, torch.stack([start, end]))
-    line = torch.linspace(0, 1, points).to(start)[:, None, None, None]
-    X = start + line * (end - start)
-    slopes = next(iter(gradients(net, X, torch.full_like(X[:, 0, 0, 0], int(label)).long(), train)[1].values()))
+    X = start + torch.linspace(0, 1, points).to(start)[:, None, None, None] * (end - start)
+    slopes, *_ = gradients(net, X, torch.full((points,), int(label)), train)[1].values()
     return F.cosine_similarity(slopes[1:].flatten(1), slopes[:-1].flatten(1), eps=1e-30).mean().item()
 
 
@@ -146,9 +136,9 @@ def path_agreement(net, start, end, label, points=128, train=True):
 def responses(net, X, layers, train=True):
     """(What enters, what comes out of) each module called in `layers` for X (N, C, H, W), a dict by name."""
     X, _ = ready(net, X, train=train)
-    with watched(net, train, layers) as call:
-        call(X, dict(net.named_parameters()))
-    return call.seen
+    net, seen = watched(net, train, layers)
+    net(X)
+    return seen
 
 
 def response_std(net, X, layers=None, train=True):
@@ -191,14 +181,16 @@ def effective_rank(net, X, layer="fc", train=True):
 def lesion(net, *blocks):
     """Within `with lesion(net, "layer2.0"):` these blocks' residual branches give zero (Veit et al. 2016,
     arXiv:1605.06431); a plain block becomes option A's shortcut."""
-    with contextlib.ExitStack() as after:
+    with contextlib.ExitStack() as hooks:
         for block in choose(blocks_of(net), blocks).values():
-            (_, last), instead = last_of_branch(block), torch.zeros_like
             if block.downsample is None:
                 layers = [child for child in block.children() if isinstance(child, nn.Conv2d)]
-                sizes = layers[0].in_channels, layers[-1].out_channels, max(layer.stride[0] for layer in layers)
-                last, instead = block, make_shortcut("A", *sizes).forward
-            after.enter_context(mock.patch.object(last, "forward", instead))
+                shortcut = make_shortcut("A", layers[0].in_channels, layers[-1].out_channels,
+                                         max(layer.stride[0] for layer in layers))
+                hook = block.register_forward_hook(lambda block, inputs, output, new=shortcut: new(*inputs))
+            else:
+                hook = last_of_branch(block)[1].register_forward_hook(lambda last, inputs, Y: torch.zeros_like(Y))
+            hooks.enter_context(hook)
         yield net
 
 
@@ -219,19 +211,19 @@ def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, trai
     """The mean loss on X, y at the weights w + a d + b e, `points` values each of a and b from -extent to extent: a
     DataFrame, a its index and b its columns. `directions` are d and e, dicts of a tensor a parameter in its shape; by
     default two of `filter_normalised`, from `seed`."""
-    check_whole(points=points, batch_size=batch_size)
+    check_counts(points=points, batch_size=batch_size)
     X, y = ready(net, X, y, train)
-    weights, generator = {name: w.detach() for name, w in net.named_parameters()}, torch.Generator().manual_seed(seed)
-    directions = [filter_normalised(net, generator) for _ in range(2)] if directions is None else directions
-    for name, w in weights.items():
-        if len(directions) != 2 or any(name not in d or d[name].shape != w.shape for d in directions):
-            raise ValueError(f"directions must be two dicts with a tensor of each parameter's shape, {tuple(w.shape)} "
-                             f"for {name}, got something else")
+    net, _ = watched(net, train)
+    weights, generator = dict(net.named_parameters()), torch.Generator().manual_seed(seed)
+    directions = directions or [filter_normalised(net, generator) for _ in range(2)]
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (weights, *directions)]
+    if len(shapes) != 3 or shapes != shapes[:1] * 3:
+        raise ValueError("directions must be two dicts of a tensor for each parameter, by its name and in its shape")
+    d, e = directions
     axis, losses = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist(), []
-    with watched(net, train) as call:
-        for a, b in itertools.product(axis, axis):
-            moved = {name: w + a * directions[0][name] + b * directions[1][name] for name, w in weights.items()}
-            losses.append(sum(F.cross_entropy(call(X[i:i + batch_size], moved), y[i:i + batch_size], reduction="sum")
-                              for i in range(0, len(X), batch_size)))
+    for a, b in itertools.product(axis, axis):
+        moved = {name: w + a * d[name] + b * e[name] for name, w in weights.items()}
+        losses.append(sum(F.cross_entropy(functional_call(net, moved, X[i:i + batch_size]), y[i:i + batch_size],
+                                          reduction="sum") for i in range(0, len(X), batch_size)))
     table = (torch.stack(losses) / len(X)).reshape(points, points).tolist()
     return pd.DataFrame(table, index=axis, columns=axis)

@@ -116,8 +116,8 @@ def test_numpys_whole_numbers_are_whole_numbers():
 @pytest.mark.parametrize(("call", "parts"), [
     (lambda: d2l.Residual(3, 6), ["use_1x1conv", "3 channels in, 6 out", "got use_1x1conv=False"]),
     (lambda: d2l.Residual(3, 3, strides=2), ["use_1x1conv", "strides=2", "False"]),
-    (lambda: d2l.Residual(0, 3), ["input_channels", "at least 1", "got 0"]),
-    (lambda: d2l.Residual(3, 3, strides=0), ["strides", "at least 1", "got 0"]),
+    (lambda: d2l.Residual(0, 3), ["input_channels", "whole number from 1", "got 0"]),
+    (lambda: d2l.Residual(3, 3, strides=0), ["strides", "whole number from 1", "got 0"]),
     (lambda: d2l.Residual(6, 3, shortcut="A"), ["shortcut", '"B" or "C"', "6 channels in, 3 out", "'A'"]),
     (lambda: d2l.Residual(3, 3, shortcut="identical"), ["shortcut", '"identity", "A", "B", "C" or None']),
     (lambda: d2l.Residual(3, 3, True, shortcut=None), ["shortcut", "use_1x1conv=True", "got None"]),

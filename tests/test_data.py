@@ -164,7 +164,7 @@ def test_d2l_data_wins_and_must_be_complete(tiny, server, monkeypatch):
     monkeypatch.setenv("D2L_DATA", str(tiny))
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
     (tiny / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"D2L_DATA must be a folder with .* lacks t10k-labels-idx1-ubyte.gz"):
+    with pytest.raises(FileNotFoundError, match=rf"D2L_DATA must be a folder with .*, got '{tiny}'"):
         d2l.fashion_mnist(full=True)
     assert server.asked == []
 

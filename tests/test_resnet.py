@@ -296,7 +296,7 @@ def test_zero_init_of_a_whole_net_and_its_default():
     (lambda: d2l.small_resnet(20.0), ["depth", "got 20.0"]),
     (lambda: d2l.small_resnet(32, block=d2l.PreActBottleneck), ["depth", "9n+2 (11, 20, 29, ...", "got 32"]),
     (lambda: d2l.small_resnet(20, "D"), ["shortcut", '"A", "B", "C" or None', "'D'"]),
-    (lambda: d2l.small_resnet(20, width=0), ["width", "at least 1", "got 0"]),
+    (lambda: d2l.small_resnet(20, width=0), ["width", "whole number from 1", "got 0"]),
     (lambda: d2l.small_resnet(20, in_channels=-1), ["in_channels", "got -1"]),
     (lambda: d2l.resnet18(num_classes=2.5), ["num_classes", "got 2.5"]),
     (lambda: d2l.resnet18()(torch.zeros(2, 1, 32, 32)), ["X", "(N, 3, H, W)", "(2, 1, 32, 32)"]),

@@ -1,5 +1,6 @@
 """How a run goes: a progress bar, the losses noted step by step and looked at now and then, one line at the end."""
 
+import math
 import os
 import sys
 
@@ -17,14 +18,13 @@ class Progress:
 
     def __init__(self, epochs, steps, rows, show, error):
         self.epochs, self.steps, self.rows, self.error = epochs, steps, rows, error
-        self.show, self.done, self.losses, self.rates = show and rank() == 0, len(rows) * steps, [], []
+        self.show, self.done, self.noted = show and rank() == 0, len(rows) * steps, []
         self.bar = tqdm(total=epochs * steps, initial=self.done, unit="step", file=sys.stdout,
                         disable=not self.show or bool(os.environ.get("D2L_BOOK")), mininterval=0.5, ncols=100)
 
     def step(self, lr, loss):
         """Note a step's rate and loss, which stays on its device until the next look."""
-        self.losses.append(loss)
-        self.rates.append(lr)
+        self.noted.append((lr, loss))
         self.done += 1
         self.bar.update()
         if self.done % CHECK_EVERY == 0 or self.done % self.steps == 0:
@@ -32,11 +32,16 @@ class Progress:
 
     def check_finite(self):
         """Look at the losses noted since the last look. This waits for the device."""
-        for bad in (~torch.isfinite(torch.stack(self.losses))).nonzero().flatten().tolist()[:1]:
-            raise self.error(self.done - len(self.losses) + bad, self.rates[bad])
-        error = f", error {self.rows[-1]['train_error']:.1%}" if self.rows and "train_error" in self.rows[-1] else ""
-        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {self.losses[-1]:.3f}{error}")
-        self.losses, self.rates = [], []
+        losses = torch.stack([loss for _, loss in self.noted]).tolist()
+        for step, ((lr, _), loss) in enumerate(zip(self.noted, losses, strict=True), self.done - len(losses)):
+            if not math.isfinite(loss):
+                raise self.error(step, lr)
+        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {losses[-1]:.3f}{self.last_error()}")
+        self.noted = []
+
+    def last_error(self):
+        """The last epoch's training error in words, nothing where there is none."""
+        return f", error {self.rows[-1]['train_error']:.1%}" if self.rows and "train_error" in self.rows[-1] else ""
 
     def interrupted(self, checkpoint):
         """Say where the run stopped and how to go on."""
@@ -48,6 +53,5 @@ class Progress:
         """End the bar and print one final line, which is all that the built book shows."""
         self.bar.close()
         if self.rows and self.show:
-            row, seconds = self.rows[-1], sum(row["seconds"] for row in self.rows)
-            error = f", error {row['train_error']:.1%}" if "train_error" in row else ""
-            print(f"{len(self.rows)} epochs, {seconds:.0f} s: training loss {row['train_loss']:.3f}{error}")
+            print(f"{len(self.rows)} epochs, {sum(row['seconds'] for row in self.rows):.0f} s: "
+                  f"training loss {self.rows[-1]['train_loss']:.3f}{self.last_error()}")
