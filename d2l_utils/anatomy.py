@@ -70,21 +70,19 @@ class BlockTracer(fx.Tracer):
         return isinstance(module, PadShortcut) or super().is_leaf_module(module, name)
 
 
-def step_name(node, layers):
-    """What a step of a block does, in the words of He et al. 2015 Fig. 3: "/2" is stride 2."""
-    layer = layers.get(node.target) if node.op == "call_module" else node.target
-    match layer:
-        case nn.Conv2d():
-            stride = f", /{layer.stride[0]}" if layer.stride[0] > 1 else ""
-            return f"{layer.kernel_size[0]}x{layer.kernel_size[0]} conv, {layer.out_channels}{stride}"
-        case nn.BatchNorm2d():
-            return "batch norm"
-        case PadShortcut():
-            return "pad with zeros" + (f", /{layer.strides}" if layer.strides > 1 else "")
+def step_name(step):
+    """What a step of a block, a layer or a function, does in the words of He et al. 2015 Fig. 3: "/2" is stride 2."""
+    match step:
+        case nn.Conv2d(out_channels=channels, kernel_size=(side, _), stride=(stride, _)):
+            return f"{side}x{side} conv, {channels}" + f", /{stride}" * (stride > 1)
+        case PadShortcut(strides=stride):
+            return "pad with zeros" + f", /{stride}" * (stride > 1)
+        case nn.Module():
+            return "batch norm" if isinstance(step, nn.BatchNorm2d) else type(step).__name__
     names = {F.relu: "ReLU", torch.relu: "ReLU", operator.add: "+", operator.iadd: "+"}
-    if node.op == "call_module" or layer in names:
-        return names.get(layer, type(layer).__name__)
-    raise ValueError(f"block must be made of layers, ReLUs and sums, got {node.target} in its forward pass")
+    if step not in names:
+        raise ValueError(f"block must be made of layers, ReLUs and sums, got {step} in its forward pass")
+    return names[step]
 
 
 def block_graph(block, *shape):
@@ -101,13 +99,13 @@ def block_graph(block, *shape):
         return [*chain(node.args[0]), node] if node.args else [node]
 
     def steps(chosen):
-        return [(step_name(n, layers) if n.args else "X", tuple(n.meta["tensor_meta"].shape[1:]))
+        return [(step_name(layers.get(n.target, n.target)) if n.args else "X", tuple(n.meta["tensor_meta"].shape[1:]))
                 for n in chosen if n in nodes]
 
     add = next((n for n in nodes if n.target in (operator.add, operator.iadd)), None)
     if add is None:
         return {"before": steps(nodes), "branch": [], "shortcut": None, "after": []}
     left, right = map(chain, add.args)
-    fork = max(i for i in range(min(len(left), len(right))) if left[i] is right[i]) + 1
+    fork = sum(a is b for a, b in zip(left, right, strict=False))
     return {"before": steps(left[:fork]), "branch": steps(left[fork:]), "shortcut": steps(right[fork:]),
             "after": steps(nodes[nodes.index(add):])}

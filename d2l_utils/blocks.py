@@ -15,13 +15,12 @@ def conv(input_channels, num_channels, kernel_size, strides=1, bias=False, gener
     """A convolution that keeps the map's size, or divides it by `strides`: He et al.'s normal weights (fan-out), drawn
     on the CPU, so that a seed gives every device the same."""
     check_counts(input_channels=input_channels, num_channels=num_channels, strides=strides)
-    device = torch.get_default_device()
-    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, stride=strides, padding=kernel_size // 2,
-                      bias=bias, device="meta" if device.type == "meta" else "cpu")
+    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, strides, kernel_size // 2, bias=bias,
+                      device="cpu")
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if bias:
         nn.init.zeros_(layer.bias)
-    return layer.to(device)
+    return layer.to(torch.get_default_device())
 
 
 def batch_norm(channels, norm=True):
@@ -63,11 +62,10 @@ def make_shortcut(kind, input_channels, num_channels, strides=1, use_1x1conv=Fal
         return projection(input_channels, num_channels, strides, norm)
     if same:
         return nn.Identity()
-    change = f"{input_channels} channels in, {num_channels} out, strides={strides}"
-    if kind == "identity":
-        raise ValueError(f'use_1x1conv must be True, or shortcut "A", "B" or "C", for {change}, got use_1x1conv=False')
-    if input_channels > num_channels:
-        raise ValueError(f'shortcut must be "B" or "C" for {change}, got {kind!r}')
+    if kind == "identity" or input_channels > num_channels:
+        raise ValueError(f'use_1x1conv must be True, or shortcut "B" or "C" (or "A" unless channels are dropped), for '
+                         f"{input_channels} channels in, {num_channels} out, strides={strides}; got "
+                         f"use_1x1conv=False, shortcut={kind!r}")
     return PadShortcut(num_channels - input_channels, strides)
 
 
@@ -173,18 +171,3 @@ class PreActBottleneck(PreActivation):
     def branch(self, Z):
         Z = self.conv2(F.relu(self.bn2(self.conv1(Z))))
         return self.conv3(F.relu(self.bn3(Z)))
-
-
-@torch.no_grad()
-def delta_(net, keep=0.0):
-    """Make, in place, every convolution of a net a delta kernel (channel i to channel i) plus `keep` times its weights,
-    without bias, and every norm the identity in eval mode. Returns `net`."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.mul_(keep).add_(nn.init.dirac_(torch.empty_like(layer.weight)))
-            if layer.bias is not None:
-                layer.bias.zero_()
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.reset_parameters()
-            layer.running_var.fill_(1 - layer.eps)         # the norm divides by the root of running_var + eps
-    return net

@@ -1,13 +1,10 @@
-"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747; MIT licence): a bundled subset, the full set, batches.
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747; MIT licence), and an epoch's order and draws.
 
 The bundled file holds the first 10,000 training and the first 2,000 test images, so nothing needs a network.
 """
 
 import hashlib
-import io
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,15 +15,6 @@ from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, STD = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
-BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
-BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-FILES = {  # the original files and the SHA-256 of their content, unzipped (mirrors zip it differently)
-    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
 ORDER, AUGMENT, NET = range(3)          # what an epoch's random numbers are for; NET's purpose has the rank added
 
 
@@ -94,35 +82,6 @@ def crop_and_flip(X, shift, flip):
     return X.permute(0, 3, 1, 2)
 
 
-def find_full():
-    """The folder of the full set: `$D2L_DATA`, Debian's package, the user's cache, or a fresh download."""
-    def fetch(folder):
-        from torchvision.datasets import FashionMNIST as Published
-        return Published(folder, download=True).raw_folder
-
-    named, cache, names = os.environ.get("D2L_DATA"), sources.cache_folder(), ", ".join(FILES)
-    folders = [Path(named)] if named else [DEBIAN, cache]
-    if (there := sources.find(FILES, *folders)) or not named:
-        return there or sources.download(
-            fetch, FILES, cache, "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a folder "
-            "and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
-    raise FileNotFoundError(f"D2L_DATA must be a folder with {names}, got {named!r}")
-
-
-def read_full():
-    """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
-    folder, remedy = find_full(), "remove it, then run again to use another source ($D2L_DATA, Debian, a download)"
-    contents = {name: sources.verified(folder / name, sha256, remedy) for name, sha256 in FILES.items()}
-    return [np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28) if "images" in name
-            else np.frombuffer(content, np.uint8, offset=8) for name, content in contents.items()]
-
-
-def read_bundled():
-    """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
-    with np.load(io.BytesIO(sources.verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
-        return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
-
-
 def fashion_mnist(full=False, size=28, device=None):
     """Fashion-MNIST on `device` (default: `choose_device()`), images of `size` 28 or 14 pixels a side (2x2 means): the
     bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000 from `$D2L_DATA`, Debian's package, the
@@ -130,7 +89,7 @@ def fashion_mnist(full=False, size=28, device=None):
     if size not in (14, 28):
         raise ValueError(f"size must be 14 or 28, got {size!r}")
     device, tensors = choose_device(device), []
-    for array in read_full() if full else read_bundled():
+    for array in sources.read_full() if full else sources.read_bundled():
         tensor = torch.tensor(array)
         if array.ndim == 1:
             tensor = tensor.long()

@@ -7,7 +7,6 @@ Bad arguments raise ValueError.
 
 import contextlib
 import copy
-import itertools
 from functools import partial
 
 import pandas as pd
@@ -22,13 +21,11 @@ from .engine.checks import check_images, check_targets
 from .engine.settings import check_counts
 
 
-def ready(net, X, y=None, train=True):
+def ready(net, X, y=None):
     """Pictures X (N, C, H, W), normalised where they are uint8, and labels y (N,), on the net's device."""
     check_images("X", X)
     if y is not None:
         check_targets("y", y, len(X), labels=True)
-    if train and len(X) == 1 and any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise ValueError("X must hold at least 2 pictures where batch norm takes their statistics (train=True), got 1")
     weight = next(net.parameters())
     return normalise(X.to(weight.device)).to(weight.dtype), None if y is None else y.to(weight.device)
 
@@ -39,7 +36,7 @@ def layer_names(net):
 
 
 def blocks_of(net):
-    """The net's residual or plain blocks, a dict by name: layer1.0, layer1.1 and so on."""
+    """The net's residual or plain blocks by name: layer1.0, layer1.1 and so on."""
     blocks = {name: module for name, module in net.named_modules() if hasattr(module, "downsample")}
     if not blocks:
         raise ValueError(f"net must have residual or plain blocks, got a {type(net).__name__} without")
@@ -47,15 +44,14 @@ def blocks_of(net):
 
 
 def last_of_branch(block):
-    """The name and the last module of a block's residual branch."""
-    return [child for child in block.named_children() if child[0] != "downsample"][-1]
+    """The name of the last module of a block's residual branch."""
+    return [name for name, _ in block.named_children() if name != "downsample"][-1]
 
 
 def choose(modules, names):
     """Those of `modules`, a dict, that are called `names`."""
-    for name in names:
-        if name not in modules:
-            raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {name!r}")
+    if unknown := [name for name in names if name not in modules]:
+        raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {unknown[0]!r}")
     return {name: modules[name] for name in names}
 
 
@@ -72,29 +68,26 @@ def watched(net, train, names=()):
 
 
 def gradients(net, X, y, train=True):
-    """The gradients of the mean loss on X, y: for each parameter (also a frozen one), and for what enters each layer;
-    two dicts by name. The first layer's input is X."""
-    X, y = ready(net, X, y, train)
+    """The gradients of the mean loss on X, y for each parameter, and for what enters each layer: two dicts by name."""
+    X, y = ready(net, X, y)
     net, seen = watched(net, train, layer_names(net))
     weights = dict(net.requires_grad_().named_parameters())
     with torch.enable_grad():
         loss = F.cross_entropy(net(X.detach().requires_grad_()), y)
-        inputs = {name: entering for name, (entering, _) in seen.items()}
-        found = torch.autograd.grad(loss, [*weights.values(), *inputs.values()], allow_unused=True,
-                                    materialize_grads=True)
-    return dict(zip(weights, found, strict=False)), dict(zip(inputs, found[len(weights):], strict=True))
+        sources = [*weights.values(), *(entering for entering, _ in seen.values())]
+        found = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
+    return dict(zip(weights, found, strict=False)), dict(zip(seen, found[len(weights):], strict=True))
 
 
 def gradient_norms(net, X, y, train=True):
     """The gradients of the mean loss on X (N, C, H, W), y (N,), a row per convolution and linear layer. Euclidean
-    norms: `gradient` and `weight`, of its weights; `relative`, their quotient; `product`, which a rescaling under norm
-    leaves as it is; `input`, of the gradient at what enters the layer: at a block's first layer that is the stream."""
+    norms: `gradient` and `weight`, of its weights; `relative`, their quotient; their `product`; `input`, of the
+    gradient at what enters the layer: at a block's first layer that is the stream."""
     weights, inputs = gradients(net, X, y, train)
-    table = pd.DataFrame({"layer": list(inputs)})
-    for column, tensors in {"gradient": [weights[f"{name}.weight"] for name in inputs],
-                            "weight": [net.get_parameter(f"{name}.weight").detach() for name in inputs],
-                            "input": inputs.values()}.items():
-        table[column] = torch.stack([tensor.norm() for tensor in tensors]).tolist()
+    table = pd.DataFrame(
+        [[name, *torch.stack([weights[f"{name}.weight"].norm(), net.get_parameter(f"{name}.weight").detach().norm(),
+                              entering.norm()]).tolist()] for name, entering in inputs.items()],
+        columns=["layer", "gradient", "weight", "input"])
     return table.assign(relative=table.gradient / table.weight, product=table.gradient * table.weight)
 
 
@@ -106,9 +99,9 @@ def mean_cosine(gram):
 
 
 def gradient_agreement(net, X, y, batch_size=128, train=True):
-    """How far the gradients of different batches agree (gradient confusion, Sankararaman et al. 2019,
-    arXiv:1904.06963). X, y are cut into batches, at least two; a row per layer: the mean `cosine` of its weights'
-    gradients over all pairs of batches; in the last row, "all", of the whole gradients."""
+    """How far gradients of different batches of X, y agree (gradient confusion, Sankararaman et al. 2019,
+    arXiv:1904.06963): a row per layer, the mean `cosine` of its weights' gradients over all pairs of batches; in the
+    last row, "all", of the whole gradients."""
     if len(X) < 2 * batch_size:
         raise ValueError(f"X must hold at least 2 batches of batch_size={batch_size}, got {len(X)} pictures")
     found = [gradients(net, X[i:i + batch_size], y[i:i + batch_size], train)[0]
@@ -120,11 +113,11 @@ def gradient_agreement(net, X, y, batch_size=128, train=True):
 
 
 def path_agreement(net, start, end, label, points=128, train=True):
-    """The mean cosine of the loss's gradients with respect to neighbouring ones of `points` pictures, on the line from
-    `start` to `end` (C, H, W): near 1 where they change slowly, near 0 where they are shattered (Balduzzi et al. 2017,
-    arXiv:1702.08591). With `train=True` norm takes the line's own statistics."""
-    if start.dim() != 3 or start.shape != end.shape or points < 2:
-        raise ValueError(f"start and end must be pictures of one shape (C, H, W) and points at least 2, got "
+    """The mean cosine of the loss's gradients with respect to neighbours among `points` pictures on the line from
+    `start` to `end` (C, H, W): near 1 where it changes slowly, near 0 where it is shattered (Balduzzi et al. 2017,
+    arXiv:1702.08591)."""
+    if start.shape != end.shape or points < 2:
+        raise ValueError("start and end must be pictures of one shape and points at least 2, got "
                          f"{tuple(start.shape)}, {tuple(end.shape)} and {points!r}")
     (start, end), _ = ready(net, torch.stack([start, end]))
     X = start + torch.linspace(0, 1, points).to(start)[:, None, None, None] * (end - start)
@@ -135,30 +128,27 @@ def path_agreement(net, start, end, label, points=128, train=True):
 @torch.no_grad()
 def responses(net, X, layers, train=True):
     """(What enters, what comes out of) each module called in `layers` for X (N, C, H, W), a dict by name."""
-    X, _ = ready(net, X, train=train)
+    X, _ = ready(net, X)
     net, seen = watched(net, train, layers)
     net(X)
     return seen
 
 
 def response_std(net, X, layers=None, train=True):
-    """The standard deviation of layers' responses to X, a row a layer, over pictures, channels and pixels: of the
-    modules called `layers`, by default of the norms, before any ReLU (He et al. 2015 Fig. 7), or where there are none
-    of the convolutions and linear layers."""
-    if layers is None:
-        norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        layers = norms or layer_names(net)
-    found = responses(net, X, layers, train)
+    """The standard deviation of what layers give for X, a row a layer: of the modules called `layers`, by default of
+    the norms, before any ReLU (He et al. 2015 Fig. 7), without norms of the convolutions and linear layers."""
+    norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    found = responses(net, X, layers or norms or layer_names(net), train)
     return pd.DataFrame({"layer": list(found), "std": [output.std().item() for _, output in found.values()]})
 
 
 def branch_share(net, X, train=True):
-    """How much each block adds, a row a block: `branch`, the variance of what its layers give; `stream`, of what its
-    shortcut carries, or where there is none of what enters it; `share`, the one over the other (De and Smith 2020,
-    arXiv:2002.10444). A variance is a channel's over pictures and pixels, averaged over the channels."""
+    """How much each block adds, a row a block: `branch`, the mean variance of its branch's channels over pictures and
+    pixels; `stream`, of its shortcut's, or in a plain block its input's; `share`, the one over the other (De and Smith
+    2020, arXiv:2002.10444)."""
     seen, rows = responses(net, X, [name for name, _ in net.named_modules() if name], train), []
     for name, block in blocks_of(net).items():
-        branch = seen[f"{name}.{last_of_branch(block)[0]}"][1]
+        branch = seen[f"{name}.{last_of_branch(block)}"][1]
         stream = seen[name][0] if block.downsample is None else seen[f"{name}.downsample"][1]
         rows.append([name, *(H.var((0, 2, 3), correction=0).mean().item() for H in (branch, stream))])
     table = pd.DataFrame(rows, columns=["block", "branch", "stream"])
@@ -166,9 +156,8 @@ def branch_share(net, X, train=True):
 
 
 def effective_rank(net, X, layer="fc", train=True):
-    """How many directions N pictures fill in what enters `layer`, by default the head: exp of the entropy of the
-    singular values of that matrix (N, numbers), scaled to sum to 1 (Roy and Vetterli 2007). It is 1 where all are
-    multiples of one vector, 0 where they are zero, NaN where they are not finite."""
+    """How many directions pictures fill in what enters `layer`, by default the head: exp of the entropy of that
+    matrix's singular values, scaled to sum to 1 (Roy and Vetterli 2007). 0 for zeros, NaN where not all is finite."""
     H = responses(net, X, [layer], train)[layer][0].flatten(1).double().cpu()
     if not H.isfinite().all() or not H.any():
         return float("nan") if H.any() else 0.0
@@ -183,21 +172,19 @@ def lesion(net, *blocks):
     arXiv:1605.06431); a plain block becomes option A's shortcut."""
     with contextlib.ExitStack() as hooks:
         for block in choose(blocks_of(net), blocks).values():
+            part, instead = block.get_submodule(last_of_branch(block)), lambda last, inputs, Y: torch.zeros_like(Y)
             if block.downsample is None:
-                layers = [child for child in block.children() if isinstance(child, nn.Conv2d)]
-                shortcut = make_shortcut("A", layers[0].in_channels, layers[-1].out_channels,
-                                         max(layer.stride[0] for layer in layers))
-                hook = block.register_forward_hook(lambda block, inputs, output, new=shortcut: new(*inputs))
-            else:
-                hook = last_of_branch(block)[1].register_forward_hook(lambda last, inputs, Y: torch.zeros_like(Y))
-            hooks.enter_context(hook)
+                stride = max(layer.stride[0] for layer in block.children() if isinstance(layer, nn.Conv2d))
+                part, instead = block, lambda block, inputs, Y, stride=stride: make_shortcut(
+                    "A", inputs[0].shape[1], Y.shape[1], stride)(inputs[0])
+            hooks.enter_context(part.register_forward_hook(instead))
         yield net
 
 
 def filter_normalised(net, generator):
     """A random direction in the space of weights, a dict by name: each filter's part as long as the filter, norm and
-    bias still (Li et al. 2018, arXiv:1712.09913, section 4). `generator` is a CPU generator."""
-    direction = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in net.named_parameters()}
+    bias still (Li et al. 2018, arXiv:1712.09913). `generator` is a CPU generator."""
+    direction = {name: torch.zeros_like(weight.detach()) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():
         if weight.dim() > 1:
             d = torch.randn(weight.shape, generator=generator).to(direction[name])
@@ -208,22 +195,23 @@ def filter_normalised(net, generator):
 
 @torch.no_grad()
 def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, train=True, batch_size=1000):
-    """The mean loss on X, y at the weights w + a d + b e, `points` values each of a and b from -extent to extent: a
-    DataFrame, a its index and b its columns. `directions` are d and e, dicts of a tensor a parameter in its shape; by
-    default two of `filter_normalised`, from `seed`."""
+    """The mean loss on X, y at the weights w + a d + b e, `points` values each of a (the index) and b (the columns)
+    from -extent to extent. `directions` d and e are dicts by parameter, by default `filter_normalised`, from `seed`."""
     check_counts(points=points, batch_size=batch_size)
-    X, y = ready(net, X, y, train)
+    X, y = ready(net, X, y)
     net, _ = watched(net, train)
     weights, generator = dict(net.named_parameters()), torch.Generator().manual_seed(seed)
     directions = directions or [filter_normalised(net, generator) for _ in range(2)]
-    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (weights, *directions)]
-    if len(shapes) != 3 or shapes != shapes[:1] * 3:
+    shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (weights, *directions)]
+    if shapes != 3 * shapes[:1]:
         raise ValueError("directions must be two dicts of a tensor for each parameter, by its name and in its shape")
     d, e = directions
-    axis, losses = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist(), []
-    for a, b in itertools.product(axis, axis):
+
+    def loss(a, b):
         moved = {name: w + a * d[name] + b * e[name] for name, w in weights.items()}
-        losses.append(sum(F.cross_entropy(functional_call(net, moved, X[i:i + batch_size]), y[i:i + batch_size],
-                                          reduction="sum") for i in range(0, len(X), batch_size)))
-    table = (torch.stack(losses) / len(X)).reshape(points, points).tolist()
-    return pd.DataFrame(table, index=axis, columns=axis)
+        total = sum(F.cross_entropy(functional_call(net, moved, X_batch), y_batch, reduction="sum")
+                    for X_batch, y_batch in zip(X.split(batch_size), y.split(batch_size), strict=True))
+        return (total / len(X)).item()
+
+    axis = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist()
+    return pd.DataFrame([[loss(a, b) for b in axis] for a in axis], index=axis, columns=axis)

@@ -16,10 +16,10 @@ the same order; the children are what is computed, one after another (a flatten 
 
 from numbers import Integral
 
-import torch
 from torch import nn
 
 from .blocks import Bottleneck, PreActivation, Residual, batch_norm, conv
+from .engine.checks import check_channels
 from .engine.settings import check_counts
 from .engine.sources import published_state, published_weights
 
@@ -36,14 +36,6 @@ def resnet_block(input_channels, num_channels, num_residuals,
         else:
             blocks.append(Residual(num_channels, num_channels))
     return blocks
-
-
-def check_images(X, stem):
-    """ValueError unless X has the shape (N, C, H, W) that the convolution `stem` takes; tracers, other stems pass."""
-    channels = getattr(stem, "in_channels", None)
-    traced = not isinstance(X, torch.Tensor) or torch.jit.is_tracing()
-    if channels and not traced and (X.dim() != 4 or X.shape[1] != channels):
-        raise ValueError(f"X must have shape (N, {channels}, H, W), got {tuple(X.shape)}")
 
 
 class ResNet(nn.Module):
@@ -79,7 +71,7 @@ class ResNet(nn.Module):
         return [getattr(self, name) for name in self.steps if name.startswith("layer")]
 
     def forward(self, X):
-        check_images(X, self.conv1)
+        check_channels(X, self.conv1)
         for name in self.steps:
             X = getattr(self, name)(X)
         return self.fc(X.flatten(1))                      # (N, C, 1, 1) -> (N, C)

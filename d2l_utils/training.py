@@ -15,7 +15,7 @@ from .engine import checks, distributed
 from .engine.checkpoints import Checkpoint
 from .engine.distributed import rank, world_size
 from .engine.hardware import autocast, choose_precision, keep_memory
-from .engine.progress import Progress
+from .engine.progress import Diverged, Progress
 from .engine.settings import Settings, check_counts, obey
 from .engine.small_maps import small_maps_side_by_side
 from .engine.state import device_of, eval_mode, seeded_draws, training_form
@@ -25,23 +25,6 @@ TRAIN_IMAGES_MEASURED = 10_000          # training loss and error are measured o
 
 class History(pd.DataFrame):
     """A row per epoch: epoch, train_loss, train_error, (val_*, test_*), lr at its end, seconds of training."""
-
-    @property
-    def _constructor(self):
-        return History
-
-
-class Diverged(FloatingPointError):
-    """A loss was no finite number: at `step` (the first is 0) and the rate `lr` of a run whose `history` has the
-    epochs before; all three are None where a net was evaluated."""
-
-    def __init__(self, step=None, lr=None, history=None):
-        super().__init__(step, lr, history)
-        self.step, self.lr, self.history = step, lr, history
-
-    def __str__(self):
-        return "the loss is not a finite number" + ("" if self.step is None else (
-            f" at step {self.step}, at rate {self.lr:.3g}: try a lower lr, a longer warmup, norm=True, or clip=1.0"))
 
 
 def one_cycle(done, warmup):
@@ -135,14 +118,13 @@ def train_step(net, X, y, optimizer, precision=None, clip=None,
 def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_entropy, on_step=None, settled=None):
     """One pass over the training images, `settled()` called after each step; returns the last rate and the seconds."""
     start, steps = time.perf_counter(), math.ceil(len(data.X_train) / settings.batch_size)
-    reduce, shard = (distributed.average_gradients, distributed.shard) if world_size() > 1 else (None, None)
     with small_maps_side_by_side(net, data.X_train.device, settings.precision):
-        for step, (X, y) in enumerate(batches(data, epoch, settings, shard), start=epoch * steps):
+        for step, (X, y) in enumerate(batches(data, epoch, settings, distributed.shard), start=epoch * steps):
             lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            progress.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, reduce, loss,
-                                         on_step and partial(on_step, step)))
+            progress.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip,
+                                         distributed.average_gradients, loss, on_step and partial(on_step, step)))
             if settled is not None:
                 settled()
     distributed.average_batch_norm(net)
@@ -176,8 +158,8 @@ def mean_loss_and_error(net, X, y, precision, loss, batch_size=1000, n=None):
 
 def evaluate(net, X, y, *, precision=None, batch_size=1000, loss=F.cross_entropy):
     """Mean loss and error (share of wrong answers, 0 to 1; None for another loss than cross-entropy) on images X
-    (N, C, H, W), labels or targets y (N, ...), batch by batch on the net's device and in eval mode; its mode is
-    restored. Raises TypeError or ValueError for a bad argument, Diverged for a loss that is no finite number."""
+    (N, C, H, W), labels or targets y (N, ...), in eval mode, on the net's device. Raises TypeError or ValueError for a
+    bad argument, Diverged for a loss that is no finite number."""
     labels = loss is F.cross_entropy
     checks.check_images("X", X, net)
     checks.check_targets("y", y, len(X), labels)
@@ -211,12 +193,12 @@ def run(net, data, settings, loss, checkpoint, show, on_step, on_epoch):
     piles = {"train": (train.X_train[:TRAIN_IMAGES_MEASURED], train.y_train[:TRAIN_IMAGES_MEASURED])}
     piles |= {"val": held_out} if settings.validation else {}
     piles |= {"test": (data.X_test, data.y_test)} if settings.test else {}
-    measures = ["loss", "error"] if loss is F.cross_entropy else ["loss"]
+    measures = ("loss", "error")[:1 + (loss is F.cross_entropy)]
     columns = ["epoch", *(f"{name}_{measure}" for name in piles for measure in measures), "lr", "seconds"]
     optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
     saved = Checkpoint(checkpoint, settings, net, data, loss)
     rows, steps = saved.load(net, optimizer), math.ceil(len(train.X_train) / settings.batch_size)
-    with closing(Progress(settings.epochs, steps, rows, show, Diverged)) as progress:
+    with closing(Progress(settings.epochs, steps, rows, show)) as progress:
         try:
             for epoch in range(len(rows), settings.epochs):
                 rows.append(row_of_epoch(net, train, piles, epoch, settings, optimizer, progress, loss, on_step))
@@ -238,15 +220,13 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
         precision=None, loss=F.cross_entropy, on_step=None, on_epoch=None):
     """Train `net` in place on `data` (a FashionMNIST), on the data's device; return its History.
 
-    `lr` is the peak rate of `schedule` (see `learning_rate`); `clip` bounds the gradient's norm; the last `validation`
-    training images are held out; `test=True` measures the test images too. `checkpoint=PATH` saves after each epoch
-    and, called again, goes on from there. `loss(y_hat, y)`, a mean over the batch, may be another, also of images: then
-    there is no error and no `augment`. `on_step(step, loss, net)` sees a step's gradients before clipping and update,
-    `on_epoch(history)` each epoch's row. Frozen modules and those in eval mode keep mode and statistics; all modes,
-    memory layout and torch's random state are given back; the process keeps freed memory from then on. Interrupting
-    returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged (a
-    FloatingPointError) where a loss is no finite number.
-    """
+    `lr` is the peak rate of `schedule`; `clip` bounds the gradient's norm; the last `validation` training images are
+    held out and measured, with `test=True` the test images too. `checkpoint=PATH` saves after each epoch and, called
+    again, goes on from there. `loss(y_hat, y)` may be another mean over the batch, also of images: then there is no
+    error and no `augment`. `on_step(step, loss, net)` sees a step's gradients before clipping and update,
+    `on_epoch(history)` each epoch's row. Frozen modules and those in eval mode keep their statistics; modes, memory
+    layout and torch's random state are given back, freed memory is kept. Interrupting returns what there is. Raises
+    TypeError or ValueError for a bad argument or checkpoint, Diverged where a loss is no finite number."""
     checks.check_fit(net, data, FashionMNIST, loss, test, augment)
     device, schedules = data.X_train.device, ", ".join(map(repr, SCHEDULES))
     settings = Settings(

@@ -683,7 +683,7 @@ def test_a_step_never_waits_for_the_device(data, monkeypatch):
                             (asked.append(name), original(self, *args, **kwargs))[1])
     net = small_net().to(memory_format=torch.channels_last)
     settings = replace(SETTINGS, batch_size=8, augment=True)                     # 32 steps
-    progress = Progress(2, 32, [], False, d2l.Diverged)
+    progress = Progress(2, 32, [], False)
     monkeypatch.setattr(progress, "check_finite", lambda: asked.append(progress.done))
     train_epoch(net, data, 0, settings, sgd(net, 0.1), progress)
     assert asked == [20, 32]
@@ -734,7 +734,7 @@ def test_an_epoch_of_fit_costs_what_its_bare_steps_cost():
     """Measured in processor time, which other programs disturb little; experiments/throughput.py records the figure."""
     data, net, ratios = subset(1024), small_net().to(memory_format=torch.channels_last), []
     settings = replace(SETTINGS, batch_size=64)
-    with contextlib.closing(Progress(99, 16, [], True, d2l.Diverged)) as bar:
+    with contextlib.closing(Progress(99, 16, [], True)) as bar:
         for _ in range(7):
             start = time.process_time()
             bare_loop(net, data)

@@ -1,4 +1,4 @@
-"""The check at the door of `fit` and `evaluate`: images, targets and net, before any work."""
+"""The checks at the door: images, targets and net, before any work."""
 
 import copy
 
@@ -23,6 +23,14 @@ def check_images(name, X, net=None):
         made = " (which is normalised to float32)" if X.dtype == torch.uint8 else ""
         raise ValueError(f"{name} must be of the net's kind, {dtype}, got {X.dtype}{made}: convert one of them, for "
                          "instance by net.float()")
+
+
+def check_channels(X, stem):
+    """ValueError unless X has the shape (N, C, H, W) that the convolution `stem` takes; tracers, other stems pass."""
+    channels = getattr(stem, "in_channels", None)
+    traced = not isinstance(X, torch.Tensor) or torch.jit.is_tracing()
+    if channels and not traced and (X.dim() != 4 or X.shape[1] != channels):
+        raise ValueError(f"X must have shape (N, {channels}, H, W), got {tuple(X.shape)}")
 
 
 def check_targets(name, y, n, labels):

@@ -12,12 +12,25 @@ from .distributed import rank
 CHECK_EVERY = 20                    # steps between looks at the loss: a look waits for the device
 
 
+class Diverged(FloatingPointError):
+    """A loss was no finite number: at `step` (the first is 0) and the rate `lr` of a run whose `history` has the
+    epochs before; all three are None where a net was evaluated."""
+
+    def __init__(self, step=None, lr=None, history=None):
+        super().__init__(step, lr, history)
+        self.step, self.lr, self.history = step, lr, history
+
+    def __str__(self):
+        return "the loss is not a finite number" + ("" if self.step is None else (
+            f" at step {self.step}, at rate {self.lr:.3g}: try a lower lr, a longer warmup, norm=True, or clip=1.0"))
+
+
 class Progress:
     """A bar over all steps of a run whose history has `rows` (only process 0 shows it, the built book never), which
-    raises `error(step, lr)` at the first loss that is no finite number."""
+    raises Diverged at the first loss that is no finite number."""
 
-    def __init__(self, epochs, steps, rows, show, error):
-        self.epochs, self.steps, self.rows, self.error = epochs, steps, rows, error
+    def __init__(self, epochs, steps, rows, show):
+        self.epochs, self.steps, self.rows = epochs, steps, rows
         self.show, self.done, self.noted = show and rank() == 0, len(rows) * steps, []
         self.bar = tqdm(total=epochs * steps, initial=self.done, unit="step", file=sys.stdout,
                         disable=not self.show or bool(os.environ.get("D2L_BOOK")), mininterval=0.5, ncols=100)
@@ -35,7 +48,7 @@ class Progress:
         losses = torch.stack([loss for _, loss in self.noted]).tolist()
         for step, ((lr, _), loss) in enumerate(zip(self.noted, losses, strict=True), self.done - len(losses)):
             if not math.isfinite(loss):
-                raise self.error(step, lr)
+                raise Diverged(step, lr)
         self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {losses[-1]:.3f}{self.last_error()}")
         self.noted = []
 
