@@ -6,8 +6,6 @@ Bad arguments raise ValueError.
 """
 
 import contextlib
-import copy
-from functools import partial
 
 import pandas as pd
 import torch
@@ -19,6 +17,7 @@ from .blocks import make_shortcut
 from .data import normalise
 from .engine.checks import check_images, check_targets
 from .engine.settings import check_counts
+from .engine.state import choose, watched
 
 
 def ready(net, X, y=None):
@@ -46,25 +45,6 @@ def blocks_of(net):
 def last_of_branch(block):
     """The name of the last module of a block's residual branch."""
     return [name for name, _ in block.named_children() if name != "downsample"][-1]
-
-
-def choose(modules, names):
-    """Those of `modules`, a dict, that are called `names`."""
-    if unknown := [name for name in names if name not in modules]:
-        raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {unknown[0]!r}")
-    return {name: modules[name] for name in names}
-
-
-def watched(net, train, names=()):
-    """A copy of the net, and a dict that a pass through it fills with (input, output) of its modules `names`."""
-    net, seen = copy.deepcopy(net).train(train), {}
-
-    def note(name, module, inputs, output):
-        seen[name] = inputs[0], output
-
-    for name, module in choose(dict(net.named_modules()), names).items():
-        module.register_forward_hook(partial(note, name))
-    return net, seen
 
 
 def gradients(net, X, y, train=True):

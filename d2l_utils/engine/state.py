@@ -1,8 +1,9 @@
-"""What training changes for a while and gives back: modes, memory layout, torch's random state."""
+"""What training changes for a while and gives back: modes, memory layout, torch's random state; what probes copy."""
 
+import copy
 import threading
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,6 +54,25 @@ def training_form(net):
                     if part is not None and part.stride() != strides.get(name, part.stride()):
                         part.data = torch.empty_strided(part.shape, strides[name], dtype=part.dtype,
                                                         device=part.device).copy_(part.detach())
+
+
+def choose(modules, names):
+    """Those of `modules`, a dict, that are called `names`."""
+    if unknown := [name for name in names if name not in modules]:
+        raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {unknown[0]!r}")
+    return {name: modules[name] for name in names}
+
+
+def watched(net, train, names=()):
+    """A copy of the net, and a dict that a pass through it fills with (input, output) of its modules `names`."""
+    net, seen = copy.deepcopy(net).train(train), {}
+
+    def note(name, module, inputs, output):
+        seen[name] = inputs[0], output
+
+    for name, module in choose(dict(net.named_modules()), names).items():
+        module.register_forward_hook(partial(note, name))
+    return net, seen
 
 
 class FirstDraw(TorchDispatchMode):
