@@ -25,8 +25,8 @@ def on_meta(net):
 
 
 def measured(net, modules, shape):
-    """A row for each of `modules` (a dict) in the order in which a training pass of `net`, on the meta device, calls
-    them, each counted for one input of `shape`. Autograd's `MiB` are counted tensor by tensor, weights left out."""
+    """A row for each of `modules` (a dict), in the order in which a training pass of `net` calls them on the meta
+    device, for one input of `shape`; `MiB` are the tensors that autograd saves, weights left out."""
     saved, rows = {p.untyped_storage()._cdata: 0 for p in net.parameters()}, []
 
     def keep(tensor):
@@ -48,8 +48,8 @@ def measured(net, modules, shape):
 
 
 def layer_table(net, *shape):
-    """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
-    parameters, multiply-adds. Nothing is computed, so that any depth and size takes moments."""
+    """A row per layer of `net` in the order of a forward pass of one input (C, H, W), of which only shapes are
+    computed: name, kind, the output's shape, parameters, multiply-adds."""
     net = on_meta(net)
     layers = {name: layer for name, layer in net.named_modules() if not list(layer.children())}
     return measured(net, layers, shape).rename(columns={"name": "layer"}).drop(columns="MiB")
@@ -86,9 +86,9 @@ def step_name(step):
 
 
 def block_graph(block, *shape):
-    """A block's computation on one input (C, H, W), traced, for `plots.block_diagram`: the steps `before` the fork, in
-    the residual `branch`, in the `shortcut` (None where there is none) and `after` the sum, each (name, shape). Raises
-    ValueError for a block that computes something else."""
+    """A block's computation on one input (C, H, W), for `plots.block_diagram`: the steps `before` the fork, in the
+    residual `branch`, in the `shortcut` (None if there is none) and `after` the sum, each (name, shape). ValueError for
+    a block that computes something else."""
     block = on_meta(block)
     graph, layers = BlockTracer().trace(block), dict(block.named_modules())
     ShapeProp(fx.GraphModule(block, graph)).propagate(torch.empty(1, *shape, device="meta"))

@@ -228,11 +228,11 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
     layout and torch's random state are given back, freed memory is kept. Interrupting returns what there is. Raises
     TypeError or ValueError for a bad argument or checkpoint, Diverged where a loss is no finite number."""
     checks.check_fit(net, data, FashionMNIST, loss, test, augment)
-    device, schedules = data.X_train.device, ", ".join(map(repr, SCHEDULES))
+    device = data.X_train.device
     settings = Settings(
-        epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
-        schedule=obey("schedule", schedule, schedules, str, SCHEDULES.__contains__), warmup=warmup,
-        momentum=momentum, weight_decay=weight_decay, clip=clip, augment=augment, validation=validation, test=test,
+        epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup, momentum=momentum,
+        weight_decay=weight_decay, clip=clip, augment=augment, validation=validation, test=test,
+        schedule=obey("schedule", schedule, ", ".join(map(repr, SCHEDULES)), str, SCHEDULES.__contains__),
         precision=choose_precision(device, precision))
     distributed.init_process_group(device)
     keep_memory()

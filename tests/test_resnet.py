@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import inspect
+import pickle
 import re
 
 import pytest
@@ -105,6 +107,14 @@ def test_map_sizes_of_table_1(depth, size, maps):
     for stage, side, width in zip(net.stages, maps, (64, 128, 256, 512), strict=True):
         X = stage(X)
         assert X.shape == (1, width * stage[0].expansion, side, side)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_each_function_has_its_name_and_arguments(depth):
+    build = ours(depth)
+    assert pickle.loads(pickle.dumps(build)) is build
+    assert (build.__name__, f"ResNet-{depth} " in build.__doc__) == (f"resnet{depth}", True)
+    assert list(inspect.signature(build).parameters) == ["in_channels", "num_classes", "options"]
 
 
 def test_textbook_resnet18_in_torchvisions_layout():

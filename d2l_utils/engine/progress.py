@@ -53,7 +53,7 @@ class Progress:
         self.noted = []
 
     def last_error(self):
-        """The last epoch's training error in words, nothing where there is none."""
+        """The last epoch's training error in words, if it has one."""
         return f", error {self.rows[-1]['train_error']:.1%}" if self.rows and "train_error" in self.rows[-1] else ""
 
     def interrupted(self, checkpoint):

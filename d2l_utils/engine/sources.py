@@ -1,7 +1,5 @@
-"""Where pictures and published weights come from: files that are found, verified by their SHA-256, or downloaded.
-
-Nothing half-written is left behind, and what goes wrong is one sentence that says what to do.
-"""
+"""Where pictures and published weights come from: files that are found, verified by their SHA-256, or downloaded, whole
+or not at all; what goes wrong is one sentence that says what to do."""
 
 import contextlib
 import gzip
@@ -39,8 +37,8 @@ def find(names, *folders):
 
 
 def verified(path, sha256, remedy):
-    """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected checksum (or how it
-    begins), the found one and the remedy where the file was truncated or altered."""
+    """The bytes of a file, unzipped if it is a .gz; ValueError with both checksums and the remedy unless its SHA-256
+    begins with `sha256`."""
     content = Path(path).read_bytes()
     if Path(path).suffix == ".gz":
         with contextlib.suppress(OSError, EOFError, zlib.error):    # not unzippable: its checksum is wrong then
