@@ -75,12 +75,12 @@ def find_full():
         return Published(folder, download=True).raw_folder
 
     named, cache, names = os.environ.get("D2L_DATA"), cache_folder(), ", ".join(FILES)
-    folders = [Path(named)] if named else [DEBIAN, cache]
-    if (there := find(FILES, *folders)) or not named:
-        return there or download(
-            fetch, FILES, cache, "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a folder "
-            "and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
-    raise FileNotFoundError(f"D2L_DATA must be a folder with {names}, got {named!r}")
+    there = find(FILES, *([Path(named)] if named else [DEBIAN, cache]))
+    if named and not there:
+        raise FileNotFoundError(f"D2L_DATA must be a folder with {names}, got {named!r}")
+    return there or download(
+        fetch, FILES, cache, "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a folder "
+        "and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
 
 
 def read_full():

@@ -29,12 +29,6 @@ def eval_mode(net, modules=None):
             module.training = mode
 
 
-def frozen(module):
-    """Whether the module has parameters and none of them is trained."""
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    return bool(trained) and not any(trained)
-
-
 @contextmanager
 def training_form(net):
     """The net as fit trains it: in channels_last, its frozen modules in eval mode, gradients of earlier passes gone.
@@ -43,7 +37,8 @@ def training_form(net):
         return [*net.named_parameters(), *net.named_buffers()]
 
     strides = {name: tensor.stride() for name, tensor in tensors()}
-    with eval_mode(net, [module for module in net.modules() if frozen(module)]):
+    frozen = [module for module in net.modules() if {p.requires_grad for p in module.parameters()} == {False}]
+    with eval_mode(net, frozen):
         net.zero_grad()
         net.to(memory_format=torch.channels_last)
         try:
