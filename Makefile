@@ -4,11 +4,16 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.ready
 COLAB := .venv/colab/.ready
-BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
-PYTEST := $(BIN)/python -m pytest
+# Two notebooks or test files side by side, with one thread each: a second thread would mostly wait for the first.
+JOBS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1
+BUILD := $(ONE_THREAD) D2L_JOBS=$(JOBS) $(BIN)/jupyter-book build . -W -n --keep-going
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --durations 10
+SIDE_BY_SIDE := -n $(JOBS) --dist loadscope
+SLOW := build book browser packaging
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lint notebooks experiments bench address clean
+.PHONY: help setup book serve check test lint notebooks experiments bench address clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,16 +41,20 @@ serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: 
 	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-test: lint $(COLAB)  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
+check: lint  ## check what is quick to check: style, the chapters' form, unit tests (3 minutes; twenty times a day)
+	$(PYTEST) $(SIDE_BY_SIDE) tests $(SLOW:%=--ignore tests/test_%.py)
+
+test: lint $(COLAB)  ## check everything: the above, a clean book build, notebooks, site, browser, wheel (10 minutes)
 	rm -rf _build
 	$(MAKE) book
-	$(PYTEST) tests chapters --nbval --nbval-cell-timeout 120 --durations 10
+	$(PYTEST) $(SIDE_BY_SIDE) tests chapters --nbval --nbval-cell-timeout 120
 
-lint: $(READY)  ## check the code's style, in files and notebooks
+lint: $(READY)  ## check the code's style, in files and notebooks, and the chapters' form (seconds)
 	$(BIN)/ruff check .
+	$(BIN)/python tools/chapter_rules.py
 
 notebooks: $(READY)  ## bring chapters/*.ipynb into the form that is committed (no outputs, no timestamps)
-	$(BIN)/python tools/notebooks.py notebooks
+	$(BIN)/python tools/notebooks.py
 
 experiments: $(READY)  ## run every recorded experiment that is not finished (hours; a killed run goes on)
 	for script in $(filter-out %/common.py,$(wildcard experiments/*.py)); do $(BIN)/python "$$script" || exit 1; done
@@ -55,7 +64,7 @@ bench: $(READY)  ## time what has a time limit, on the built book
 	$(PYTEST) tests -m bench -s -v
 
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
-	$(BIN)/python tools/notebooks.py address "$(URL)"
+	$(BIN)/python tools/address.py "$(URL)"
 
 clean:  ## remove what was built; .venv and results stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,17 +1,22 @@
-"""What the tests share: the repository's root, the built site, the browser; property tests draw the same each time."""
+"""What the tests share: the repository's root, one thread, a server, the built site, the browser; property tests draw
+the same each time."""
 
+import functools
 import gc
+import http.server
 import shutil
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
-sys.path.insert(0, str(ROOT / "tools"))                      # the book's own tools are tested too
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "_ext")]     # the tools of the book are tested too
 settings.register_profile("book", deadline=None, derandomize=True, database=None)
 settings.load_profile("book")
 
@@ -29,6 +34,67 @@ def no_book(monkeypatch):
     """Tests start outside a book build and with the bundled data, whatever the shell says."""
     for name in ("D2L_BOOK", "D2L_DATA", "D2L_COLAB"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The nets of the tests are small: a second thread costs more than it brings, much more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Answer(http.server.SimpleHTTPRequestHandler):
+    """One file of the server's folder, or what its fault makes of it."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        fault = self.server.fault if self.path.startswith(self.server.faulty) else None
+        if fault is None:
+            super().do_GET()
+        elif fault == "missing":
+            self.send_error(404)
+        else:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write({"cut": content[:len(content) // 2],
+                              "altered": content[:-1] + bytes([content[-1] ^ 1])}[fault])
+
+    def log_message(self, *arguments):
+        """Silent."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `folder` at `address` on this machine until `stop()`; `asked` lists the paths that were asked for.
+    `fault` "missing", "cut" (half of a file) or "altered" (in its last byte) is what files whose path starts with
+    `faulty` meet; both may be changed as it runs."""
+
+    def __init__(self, folder, fault=None, faulty="/"):
+        super().__init__(("127.0.0.1", 0), functools.partial(Answer, directory=str(folder)))
+        self.fault, self.faulty, self.asked = fault, faulty, []
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.fixture
+def serve():
+    """serve(folder, fault=None, faulty="/") starts a Server; they stop when the test is over."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

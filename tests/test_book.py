@@ -5,59 +5,36 @@ Reads the pages that `make book` built; what a browser makes of them is test_bro
 
 import gzip
 import re
-from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from conftest import ROOT
 
 LOADED = {"script": ["src"], "img": ["src", "srcset"], "iframe": ["src"], "source": ["src", "srcset"],
           "video": ["src", "poster"], "audio": ["src"], "embed": ["src"], "object": ["data"], "image": ["href"],
           "use": ["href"], "input": ["src"]}
 LOADING = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
-class Page(HTMLParser):
+class Page:
     """A page's ids, the links it offers, the assets it loads, and what is wrong with it at once."""
 
     def __init__(self, text):
-        super().__init__()
-        self.ids, self.links, self.assets, self.wrong, self.open = [], [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = {name: value or "" for name, value in attributes}
-        classes = attributes.get("class", "").split()
-        if tag not in VOID:
-            self.open.append((tag, classes))
-        if "id" in attributes:
-            self.ids.append(attributes["id"])
-        if tag == "a" and "href" in attributes:
-            self.links.append(attributes["href"])
-        if tag == "link" and LOADING & set(attributes.get("rel", "").split()):
-            self.assets.append(attributes.get("href", ""))
-        self.assets += [attributes[name].split()[0] for name in LOADED.get(tag, []) if attributes.get(name)]
-        self.assets += imported(attributes.get("style", ""))
-        if tag == "img" and (not attributes.get("alt", "").strip() or "_images/" in attributes["alt"]):
-            self.wrong.append(f"a picture without alt text: {attributes.get('src', '')[:60]}")
-        if tag == "svg" and attributes.get("role") == "img" and not attributes.get("aria-label", "").strip():
-            self.wrong.append("an svg picture without aria-label")
-        if "traceback" in classes and not any("tag_raises-exception" in names for _, names in self.open):
-            self.wrong.append("a traceback outside a cell tagged raises-exception")
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        while tag in [name for name, _ in self.open] and self.open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, text):
-        if self.open and self.open[-1][0] == "style":
-            self.assets += imported(text)
+        soup = BeautifulSoup(text, "html.parser")
+        self.ids = [tag["id"] for tag in soup.select("[id]")]
+        self.links = [tag["href"] for tag in soup.select("a[href]")]
+        self.assets = [tag.get("href", "") for tag in soup.select("link") if LOADING & set(tag.get("rel", []))]
+        self.assets += [tag[name].split()[0] for kind, names in LOADED.items() for tag in soup.select(kind)
+                        for name in names if tag.get(name)]
+        for css in [*(tag["style"] for tag in soup.select("[style]")), *(tag.text for tag in soup.select("style"))]:
+            self.assets += imported(css)
+        self.wrong = [f"a picture without alt text: {tag.get('src', '')[:60]}" for tag in soup.select("img")
+                      if not tag.get("alt", "").strip() or "_images/" in tag["alt"]]
+        self.wrong += ["an svg picture without aria-label" for tag in soup.select("svg[role=img]")
+                       if not tag.get("aria-label", "").strip()]
+        self.wrong += ["a traceback outside a cell tagged raises-exception" for tag in soup.select(".traceback")
+                       if not tag.find_parent(class_="tag_raises-exception")]
 
 
 def imported(css):
@@ -121,6 +98,18 @@ def test_every_chapter_has_a_page_with_its_data_to_download(site):
         page = (site / "chapters" / f"{path.stem}.html").read_text(encoding="utf-8")
         for name in set(re.findall(r"d2l_utils/recorded/(\w+)\.csv", path.read_text(encoding="utf-8"))):
             assert re.search(rf'href="[^"]*\b{name}\.csv"', page), f"{path.stem}: no link to {name}.csv"
+
+
+def test_every_solution_is_right_on_its_page(site):
+    """The solutions that the build executed, in order of the chapter; what they are is test_exercises.py's subject."""
+    for path in sorted((ROOT / "chapters").glob("*.ipynb")):
+        page = BeautifulSoup((site / "chapters" / f"{path.stem}.html").read_text(encoding="utf-8"), "html.parser")
+        said = [cell.select_one(".cell_output").text.strip().splitlines()[-1] for cell in page.select(".tag_solution")]
+        assert said, path.stem
+        assert [line for line in said if not line.startswith("Right")] == []
+        unanswered = [cell.select_one(".cell_output").text.strip() for cell in page.select(".tag_exercise")]
+        assert len(unanswered) == len(said)
+        assert [line for line in unanswered if not line.startswith("not answered yet")] == []
 
 
 def test_pages_and_scripts_are_small(site):

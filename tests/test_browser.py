@@ -1,19 +1,16 @@
 """The built book in Chromium, with nothing but this machine to talk to: every explorer on every page, by keyboard, by
 mouse and from its address; without JavaScript; on a phone; in the dark; and how fast.
 
-Reads the pages that `make book` built, however many there are. A test of a page drives the same page again and again.
+Reads the pages that `make book` built, however many there are. A page is opened once; its tests move it about, each
+from a state that it sets itself.
 """
 
-import functools
-import http.server
 import re
-import threading
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
+from conftest import ROOT, Server
 from playwright.sync_api import sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -66,53 +63,14 @@ PAINT = """async (id) => {
   return document.querySelector(`#${id} .explorer-frame`).innerHTML !== before;
 }"""
 
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="session")
-def address(site):
-    """The address at which this machine serves the built book."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, address):
-    """visit(name, **settings) opens a page with the network blocked; errors and foreign requests fail the test."""
-    wrong, contexts = [], []
-
-    def only_here(route):
-        here = route.request.url.startswith((address, "data:", "blob:"))
-        wrong.extend([] if here else [f"asks for {route.request.url}"])
-        route.continue_() if here else route.abort()
-
-    def visit(name, wait="load", **settings):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
-        contexts.append(context)
-        context.route("**/*", only_here)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(f"raises {error}"))
-        page.on("console", lambda message: wrong.extend([f"says {message.text}"] * (message.type == "error")))
-        page.goto(address + name, wait_until=wait)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not wrong
+STATE = """(figure) => ({
+  picture: figure.querySelector(".explorer-frame").innerHTML,
+  caption: figure.querySelector("figcaption").innerText,
+  choice: Object.fromEntries([...figure.querySelectorAll(".explorer-axis")].map((axis) => [axis.dataset.axis,
+    (axis.querySelector("button[aria-pressed=true]") || axis.querySelector("output")).innerText])),
+  height: document.documentElement.scrollHeight,
+  address: location.hash,
+})"""
 
 
 def names():
@@ -121,177 +79,208 @@ def names():
     return [f"{name}.html" for name in re.findall(r"(?:root|file):\s*(\S+)", text)]
 
 
-def explorers():
-    """(page, name) of every explorer in the built book."""
-    site = ROOT / "_build" / "html"
-    found = [(name, match) for name in names() if (site / name).is_file() for match in
-             re.findall(r'<figure class="explorer" id="([^"]+)"', (site / name).read_text(encoding="utf-8"))]
-    return found or [("index.html", "there is no explorer")]
+@pytest.fixture(scope="module")
+def visit(site, chromium):
+    """visit(name, **settings) opens a page with the network blocked; `page.wrong` collects errors and what it asks of
+    others."""
+    server = Server(site)
+
+    def visit(name, **settings):
+        page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings}).new_page()
+        page.wrong = []
+
+        def only_here(route):
+            here = route.request.url.startswith((server.address, "data:", "blob:"))
+            page.wrong.extend([] if here else [f"asks for {route.request.url}"])
+            route.continue_() if here else route.abort()
+
+        page.context.route("**/*", only_here)
+        page.on("pageerror", lambda error: page.wrong.append(f"raises {error}"))
+        page.on("console", lambda message: page.wrong.extend([f"says {message.text}"] * (message.type == "error")))
+        page.goto(server.address + name)
+        return page
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield visit
+        browser.close()
+    server.stop()
 
 
-def bare(html):
-    """A picture or caption without its ids, which differ from frame to frame in any case."""
-    return re.sub(r'(\sid="|#)[\w-]+', r"\1", html)
+@pytest.fixture(scope="module", params=names())
+def opened(request, visit):
+    """Each page of the book in turn, opened once for all tests."""
+    page = visit(request.param)
+    page.name = request.param
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def page(opened):
+    """The open page; a test leaves it wide and light, and fails where the page raised or asked others for something."""
+    opened.wrong.clear()
+    yield opened
+    opened.set_viewport_size({"width": 1280, "height": 900})
+    opened.emulate_media(color_scheme="light")
+    assert opened.wrong == []
 
 
 class Explorer:
     """An explorer on an open page."""
 
-    def __init__(self, page, name):
-        self.page, self.figure = page, page.locator(f"figure#{name}")
-        self.axes = self.figure.locator(".explorer-axis").all()
-        self.name = name
+    def __init__(self, page, figure):
+        self.page, self.figure, self.name = page, figure, figure.get_attribute("id")
+        self.sliders = figure.locator(".explorer-axis input").all()
+        self.groups = [axis.locator("button") for axis in figure.locator(".explorer-axis:has(button)").all()]
 
     def state(self):
-        picture = self.figure.locator(".explorer-frame").inner_html()
-        return bare(picture), self.figure.locator("figcaption").inner_text()
+        """Picture (without its ids, which differ from frame to frame in any case), caption, choice, the page's height
+        and address."""
+        state = self.figure.evaluate(STATE)
+        return state | {"picture": re.sub(r'(\sid="|#)[\w-]+', r"\1", state["picture"])}
 
-    def choice(self):
-        """What the controls say, by axis."""
-        shown = {}
-        for axis in self.axes:
-            pressed = axis.locator("button[aria-pressed=true]")
-            text = pressed.inner_text() if pressed.count() else axis.locator("output").inner_text()
-            shown[axis.get_attribute("data-axis")] = text
-        return shown
+    def shown(self):
+        """What the reader sees of it."""
+        state = self.state()
+        return [state[name] for name in ("picture", "caption", "choice")]
 
-    def height(self):
-        return self.page.evaluate("document.documentElement.scrollHeight")
+    def start(self):
+        """Move every control to its first option."""
+        for slider in self.sliders:
+            slider.press("Home")
+        for group in self.groups:
+            group.first.click()
+        return self
 
-    def in_address(self):
-        """What the address says, by axis."""
-        name, _, query = self.page.evaluate("location.hash.slice(1)").partition("?")
-        assert name == self.name
-        return dict(parse_qsl(query, keep_blank_values=True))
+    def end(self):
+        """Move every control to its last option."""
+        for slider in self.sliders:
+            slider.press("End")
+        for group in self.groups:
+            group.last.click()
+        return self
 
-    def moved(self, act):
-        """Do `act`; picture, caption and address change, the page's height does not."""
-        before, height = self.state(), self.height()
+    def moves(self, act):
+        """Do `act`: picture, caption, choice and address change, the page's height does not."""
+        before = self.state()
         act()
         after = self.state()
-        assert after[0] != before[0], "the picture stays the same"
-        assert after[1] != before[1], "the caption stays the same"
-        assert self.height() == height, "the page moves"
-        assert self.in_address() == self.choice()
+        for what in ("picture", "caption", "choice"):
+            assert after[what] != before[what], f"{self.name}: the {what} stays the same"
+        assert after["height"] == before["height"], f"{self.name}: the page moves"
+        name, _, query = after["address"].removeprefix("#").partition("?")
+        assert (name, dict(parse_qsl(query, keep_blank_values=True))) == (self.name, after["choice"])
 
 
-@pytest.mark.parametrize(("page", "name"), explorers())
-def test_every_control_moves_picture_and_caption_by_keyboard(visit, page, name):
-    explorer = Explorer(visit(page), name)
-    for axis in explorer.axes:
-        slider = axis.locator("input")
-        if slider.count():
+def explorers(page):
+    """The page's explorers, each at its first option."""
+    return [Explorer(page, figure).start() for figure in page.locator("figure.explorer").all()]
+
+
+def test_every_control_moves_picture_and_caption_by_keyboard(page):
+    assert page.name != "index.html" or explorers(page)
+    for explorer in explorers(page):
+        for slider in explorer.sliders:
             slider.focus()
             texts = {slider.get_attribute("aria-valuetext")}
             for _ in range(int(slider.get_attribute("max"))):
-                explorer.moved(lambda: explorer.page.keyboard.press("ArrowRight"))
+                explorer.moves(lambda: page.keyboard.press("ArrowRight"))
                 texts.add(slider.get_attribute("aria-valuetext"))
             assert len(texts) == int(slider.get_attribute("max")) + 1
-        else:
-            for button in axis.locator("button[aria-pressed=false]").all():
+        for group in explorer.groups:
+            for button in group.all()[1:]:
                 button.focus()
-                explorer.moved(lambda: explorer.page.keyboard.press("Enter"))
-            assert axis.locator("button[aria-pressed=true]").count() == 1
+                explorer.moves(lambda: page.keyboard.press("Enter"))
+            assert [button.get_attribute("aria-pressed") for button in group.all()].count("true") == 1
 
 
-@pytest.mark.parametrize(("page", "name"), explorers())
-def test_every_control_moves_picture_and_caption_by_mouse(visit, page, name):
-    explorer = Explorer(visit(page), name)
-    for axis in explorer.axes:
-        slider = axis.locator("input")
-        if slider.count():
+def test_every_control_moves_picture_and_caption_by_mouse(page):
+    for explorer in explorers(page):
+        for slider in explorer.sliders:
             box = slider.bounding_box()
-            explorer.moved(lambda: slider.click(position={"x": box["width"] - 4, "y": box["height"] / 2}))      # noqa: B023
-        else:
-            explorer.moved(axis.locator("button[aria-pressed=false]").last.click)
+            explorer.moves(lambda: slider.click(position={"x": box["width"] - 4, "y": box["height"] / 2}))      # noqa: B023
+        for group in explorer.groups:
+            explorer.moves(group.last.click)
 
 
-@pytest.mark.parametrize(("page", "name"), explorers())
-def test_an_address_brings_the_state_back(visit, page, name):
-    first = Explorer(visit(page), name)
-    for axis in first.axes:
-        if axis.locator("input").count():
-            axis.locator("input").press("End")
-        else:
-            axis.locator("button").last.click()
-    again = Explorer(visit(page + first.page.evaluate("location.hash")), name)
-    assert again.choice() == first.choice()
-    assert again.state() == first.state()
-    assert again.figure.evaluate("e => e.getBoundingClientRect().top < innerHeight")
-    other = Explorer(visit(page), name)
-    other.page.evaluate("hash => { location.hash = hash }", first.page.evaluate("location.hash"))
-    other.page.wait_for_timeout(100)
-    assert other.state() == first.state()
+def test_an_address_brings_the_state_back(page, visit):
+    found = explorers(page)
+    for explorer in found:
+        moved = explorer.end().state()
+        shown = explorer.shown()
+        assert explorer.start().shown() != shown
+        page.evaluate("hash => { location.hash = hash }", moved["address"])
+        page.wait_for_timeout(50)
+        assert explorer.shown() == shown
+    if found:                                                                 # the last one, on a page opened there
+        again = visit(page.name + moved["address"])
+        there = Explorer(again, again.locator("figure.explorer").last)
+        assert there.shown() == shown
+        assert there.figure.evaluate("e => e.getBoundingClientRect().top < innerHeight")
+        assert again.wrong == []
+        again.context.close()
 
 
-@pytest.mark.parametrize("fragment", ["?depth=3", "nothing?depth=9", "%E0%A4%A?x=1", "?", "{}?{}=no+such+option"])
-def test_a_foreign_fragment_changes_nothing(visit, fragment):
-    page, name = explorers()[0]
-    explorer = Explorer(visit(page), name)
-    before = explorer.state()
-    axis = explorer.axes[0].get_attribute("data-axis")
-    explorer = Explorer(visit(f"{page}#{fragment.format(name, axis)}"), name)
-    assert explorer.state() == before
+def test_a_foreign_fragment_changes_nothing(page):
+    for explorer in explorers(page)[:1]:
+        before = explorer.shown()
+        axis = next(iter(before[2]))
+        for fragment in ("?depth=3", "nothing?depth=9", "%E0%A4%A?x=1", "?", f"{explorer.name}?{axis}=no+such+option"):
+            page.evaluate("hash => { location.hash = hash }", fragment)
+            page.wait_for_timeout(20)
+            assert explorer.shown() == before, fragment
 
 
-@pytest.mark.parametrize("page", names())
-def test_without_javascript_the_first_frame_of_every_explorer_is_there(visit, page):
-    opened = visit(page, java_script_enabled=False)
-    for figure in opened.locator("figure.explorer").all():
+def test_without_javascript_the_first_frame_of_every_explorer_is_there(page, visit):
+    still = visit(page.name, java_script_enabled=False)
+    for figure in still.locator("figure.explorer").all():
         picture = figure.locator(".explorer-frame > :is(svg, img, table)")
         assert picture.is_visible()
         assert picture.bounding_box()["height"] > 20
         assert figure.locator("figcaption").inner_text().strip()
+    assert still.wrong == []
+    still.context.close()
 
 
-@pytest.mark.parametrize("page", names())
-def test_axe_finds_nothing_but_what_the_theme_brings(visit, page):
-    results = Axe().run(visit(page), options={"preload": False}).response["violations"]
+def test_axe_finds_nothing_but_what_the_theme_brings(page):
+    options = {"preload": False, "resultTypes": ["violations"]}               # a third of the time of all results
+    results = Axe().run(page, options=options).response["violations"]
     assert not [(rule["id"], node["html"][:200]) for rule in results if rule["id"] not in THEME
                 for node in rule["nodes"]]
 
 
-@pytest.mark.parametrize("page", names())
-def test_a_phone_needs_no_horizontal_scrolling(visit, page):
-    opened = visit(page, viewport={"width": 390, "height": 844})
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    for figure in opened.locator("figure.explorer").all():
-        for part in figure.locator(".explorer-axis, .explorer-frame > svg, figcaption").all():
-            box = part.bounding_box()
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= 390
+def test_a_phone_needs_no_horizontal_scrolling(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for part in page.locator("figure.explorer :is(.explorer-axis, .explorer-frame > svg, figcaption)").all():
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", names())
-def test_texts_of_figures_captions_and_claims_can_be_read(visit, page, scheme):
-    opened = visit(page, color_scheme=scheme)
-    assert opened.evaluate("document.documentElement.dataset.theme") == scheme
+def test_texts_of_figures_captions_and_claims_can_be_read(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_timeout(300)                                                # colours fade from one to the other
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
     texts = "figure.explorer :is(text, figcaption, label, output, button, .explorer-label), .picture text, p.claim"
-    weak = [pair for pair in opened.eval_on_selector_all(texts, CONTRAST) if pair[0] < 4.5]
+    weak = [pair for pair in page.eval_on_selector_all(texts, CONTRAST) if pair[0] < 4.5]
     assert not weak
 
 
-@pytest.mark.parametrize("page", names())
-def test_maths_is_set_with_fonts_of_the_book(visit, page):
-    opened = visit(page)
-    assert opened.locator(".math:not(:has(.katex))").count() == 0
-    assert opened.locator(".katex-error").count() == 0
+def test_maths_is_set_with_fonts_of_the_book(page):
+    assert page.locator(".math:not(:has(.katex))").count() == 0
+    assert page.locator(".katex-error").count() == 0
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize(("page", "name"), explorers())
-def test_a_move_is_laid_out_within_4_ms_and_painted_in_two_frames(visit, page, name):
-    opened = visit(page)
-    if not opened.locator(f"#{name} input").count():
-        return                                               # no slider: buttons take the same way
-    rounds = [opened.evaluate(TIMES, [name, 50]) for _ in range(6)][1:]
-    times = min(rounds, key=lambda round: round[25])          # other work on this machine only ever adds time
-    print(f"\n{page}#{name}: median {times[25]:.1f} ms, slowest {times[-1]:.1f} ms of 50")
-    assert times[25] <= LIMIT
-    assert opened.evaluate(PAINT, name)
-
-
-def test_explorers_were_found():
-    assert Path(ROOT / "_build" / "html" / "index.html").is_file(), "There is no built book: run `make book` first."
-    assert all(name.isidentifier() for _, name in explorers()), "the built book has no explorer"
+def test_a_move_is_laid_out_within_4_ms_and_painted_in_two_frames(page):
+    for explorer in explorers(page):
+        if not explorer.sliders:
+            continue                                          # buttons take the same way
+        rounds = [page.evaluate(TIMES, [explorer.name, 50]) for _ in range(6)][1:]
+        times = min(rounds, key=lambda times: times[25])      # other work on this machine only ever adds time
+        print(f"\n{page.name}#{explorer.name}: median {times[25]:.1f} ms, slowest {times[-1]:.1f} ms of 50")
+        assert times[25] <= LIMIT
+        assert page.evaluate(PAINT, explorer.name)

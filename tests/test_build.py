@@ -1,13 +1,17 @@
 """What must make the book build fail does: each test builds a book of one page, with this book's own settings."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
 from conftest import ROOT
+from notebooks import METADATA
 
 START = """---
 jupytext: {text_representation: {extension: .md, format_name: myst}}
@@ -28,15 +32,21 @@ def pictures(n):
 FINE = "d2l.claim('One is one.', 1 == 1)\nd2l.explore(pictures, n=[0, 1, 2])"
 
 
-def build(folder, *cells):
-    """Build a book of one page with these cells after the first; return the exit status and all that was said."""
+def build(folder, *cells, notebooks=()):
+    """Build a book of one page with these cells after the first, and of notebooks of one cell each, two at a time;
+    return the exit status and all that was said."""
     for name in ("_ext", "_static", "_vendor"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "_config.yml", folder)
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    pages = [f"page{i}" for i in range(len(notebooks))]
+    for name, cell in zip(pages, notebooks, strict=True):
+        cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell(cell)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=METADATA), folder / f"{name}.ipynb")
+    chapters = {"chapters": [{"file": name} for name in pages]} if pages else {}
+    (folder / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "index"} | chapters))
     (folder / "index.md").write_text(START + "".join(f"\n```{{code-cell}} ipython3\n{cell}\n```\n" for cell in cells))
     command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True,
+    done = subprocess.run(command, cwd=folder, env=os.environ | {"D2L_JOBS": "2"}, capture_output=True, text=True,
                           timeout=250)
     return done.returncode, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
 
@@ -60,6 +70,31 @@ def test_a_faulty_book_is_not_built(tmp_path, cells, reason):
     status, said = build(tmp_path, *cells)
     assert status != 0, said
     assert reason in said
+
+
+MEET = """import pathlib, time
+with open("{0}.txt", "a") as file:
+    file.write("here ")
+end = time.monotonic() + 60
+while not pathlib.Path("{1}.txt").exists():
+    assert time.monotonic() < end, "the other notebook has not started"
+    time.sleep(0.05)
+print("We", "met.")"""
+
+
+def test_notebooks_are_executed_two_at_a_time_and_once(tmp_path):
+    status, said = build(tmp_path, FINE, notebooks=[MEET.format("a", "b"), MEET.format("b", "a")])
+    assert status == 0, said
+    for i, name in enumerate("ab"):
+        assert (tmp_path / f"{name}.txt").read_text() == "here "
+        assert "We met." in (tmp_path / "_build" / "html" / f"page{i}.html").read_text()
+
+
+def test_all_notebooks_that_fail_are_named(tmp_path):
+    status, said = build(tmp_path, FINE, notebooks=["undefined_name", "1 + 1", "1 / 0"])
+    assert status != 0, said
+    assert re.search(r"page0\.ipynb: [^§]*NameError[^§]*page2\.ipynb: [^§]*ZeroDivisionError", said)
+    assert "page1.ipynb: An error" not in said
 
 
 def test_the_outputs_are_made_anew_when_the_helpers_change(tmp_path, monkeypatch):

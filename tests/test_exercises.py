@@ -1,0 +1,140 @@
+"""Every exercise of every chapter, from the notebooks' cells: its checker needs no more than the set-up cell's imports,
+knows an unanswered exercise, the chapter's own solution, and wrong answers, and gives nothing away."""
+
+import ast
+
+import nbformat
+import pytest
+from chapter_rules import Chapter, pages, tags, tree
+
+import d2l_utils as d2l
+
+IMPORTS, DEFINITIONS = (ast.Import, ast.ImportFrom), (ast.FunctionDef, ast.ClassDef)
+# chapter and checker: wrong answers, and for those that must be told apart a piece of the reply
+WRONG = {
+    "01_degradation check_copy": [
+        ((1, 0), "not neutral"), ((2, 0.5), "mean 0.50 and deviation 2.00"), ((0.5, 0), "No")],
+    "01_degradation check_names": [
+        (("overfit", "slow", "degraded"), "No"), (("overfit", "overfit", "slow"), "overfitting"),
+        (("overfit", "slow", "slow"), "look alike"), (("slow", "degraded", "slow"), "No")],
+    "01_degradation check_race": [
+        ([(56, "none"), (20, "none"), (56, "A"), (20, "A")], "No"), ([(20, "A")], "each of these"),
+        ([(20, "A"), (20, "none"), (56, "A"), (56, "none")], "No")],
+    "02_identity check_copy": [
+        ((1, 0, 1, 0), "without a first bias"), ((1, 3, 1, 0), "shifted by 3.00"),
+        ((1, 1, 1, -1), "Lift them higher"), ((1, 3, 2, -6), "another scale")],
+    "02_identity check_descents": [
+        ([0, 0, 1], "(0, 0)"), ([1, 1, 1], "(1, 1)"), ([1, 0, 0], "(0.5, -0.5)"),
+        ([1, 0, float("nan")], "(0.5, -0.5)")],
+    "02_identity check_tie": [
+        ((4, 0), "reference"), ((20, 1), "0 of 5 seeds"), ((8, 1), "depth is 4 or 20")],
+    "03_residual_block check_cost": [
+        ((0, 1024, 1024), "shape changes"), ((0, 0, 1024), "batch norm too"),
+        ((0, 0, 1056), "no bias"), ((1088, 0, 0), "count")],
+    "03_residual_block check_edits": [
+        (("same", "same", "same"), "not q"), (("raises", "raises", "raises"), "not p"),
+        (("same", "raises", "different"), "not r")],
+    "03_residual_block check_start": [
+        (lambda X: X, "negative numbers"), (lambda X: 0 * X, "zeros"), (abs, "zeros")],
+    "04_resnet check_strides": [
+        (lambda net: True, "(3, 4)"), (lambda net: False, "rejects a right net"),
+        (lambda net: net.stages[3][0].conv1.stride == (2, 2), "(2,)"),
+        (lambda net: net.stages[1][0].conv1.stride == net.stages[2][0].conv1.stride, "(4,)")],
+    "04_resnet check_110": [
+        ((17, 111), "6n + 2"), ((18, 109), "adds projections"), ((18, 112), "linear"),
+        ((18, 163), "option C"), ((18, 110), "No")],
+    "04_resnet check_moved_stride": [
+        ((-6, -6), "weights"), ((0, 0), "places"), ((0, 6), "fewer"), ((0, -50), "count")],
+    "05_training check_score": [
+        (lambda history: history.test_error.min(), "judge"),
+        (lambda history: history.val_error.min(), "its best one"),
+        (lambda history: history.val_error[history.test_error.idxmin()], "chose"),
+        (lambda history: history.test_error[0], "No")],
+    "05_training check_bar": [
+        ((2.2, False), "1 / sqrt(n)"), ((0.0, False), "root"), ((1.1, True), "sqrt(p (1 - p) / n)"),
+        ((0.8, True), "difference")],
+    "05_training check_state": [
+        (set(), "which epoch"), ({"order", "rate"}, "optimiser"), ({"order", "momentum"}, "schedule"),
+        ({"order", "rate", "momentum", "batch-norm averages"}, "buffers"), ({"luck"}, "luck")],
+    "06_scaling_out check_split": [
+        (["same"] * 4, "(b)"), (["different"] * 4, "(a)"),
+        (["same", "different", "different", "same"], "(c)"),
+        (["same", "different", "same", "different"], "(d)")],
+    "06_scaling_out check_steps": [
+        ((79, 79), "uses up"), ((20, 20), "shared"), ((316, 79), "together"), ((78, 19), "smaller")],
+    "06_scaling_out check_amdahl": [
+        (12.5, "100 / 8"), (15, "60 / 4"), (21.6, "0.6 x 0.6"), (40, "find the share")],
+}
+
+
+def found():
+    """{"chapter checker": (chapter, index of its checker's cell)}"""
+    exercises = {}
+    for path in pages()[1:]:
+        chapter = Chapter(nbformat.read(path, as_version=4), path)
+        for i, cell in enumerate(chapter.code):
+            if "exercise-check" in tags(cell):
+                [name] = [node.name for node in tree(cell).body if getattr(node, "name", "").startswith("check_")]
+                exercises[f"{path.stem} {name}"] = chapter, i
+    return exercises
+
+
+EXERCISES = found()
+
+
+def code(nodes, names):
+    """Run these statements."""
+    exec(compile(ast.Module(nodes, []), "exercise", "exec"), names)
+
+
+def checker(key):
+    """The checker, made from its own cell with the set-up cell's imports and nothing else."""
+    chapter, i = EXERCISES[key]
+    names = {"d2l": d2l}
+    imports = [node for cell in chapter.tagged("setup") for node in tree(cell).body if isinstance(node, IMPORTS)]
+    code([*imports, *tree(chapter.code[i]).body], names)
+    return names, names[key.split()[1]]
+
+
+def made(node):
+    """The names that a statement makes."""
+    if isinstance(node, IMPORTS):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, DEFINITIONS):
+        return {node.name}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def solution(key):
+    """The chapter's solution, what the last line of its cell shows to the checker: run with those lines of the cell,
+    and those definitions and imports above it, that it needs."""
+    chapter, i = EXERCISES[key]
+    *own, last = tree(chapter.code[i + 2]).body
+    known = (*IMPORTS, *DEFINITIONS)
+    above = [node for cell in chapter.code[:i] for node in tree(cell).body if isinstance(node, known)]
+    answer, kept = last.value.args[0].args[0], []                       # print(check_NAME(answer))
+    needed = {part.id for part in ast.walk(answer) if isinstance(part, ast.Name)}
+    for node in reversed([*above, *own]):
+        if made(node) & needed:
+            kept.insert(0, node)
+            needed |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    names, _ = checker(key)
+    code(kept, names)
+    return eval(compile(ast.Expression(answer), "solution", "eval"), names)
+
+
+def test_every_exercise_has_wrong_answers():
+    assert WRONG.keys() == EXERCISES.keys()
+    assert all(len(wrong) >= 2 for wrong in WRONG.values())
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_exercise_knows_right_from_wrong(key):
+    check, right = checker(key)[1], solution(key)
+    assert check(None) == "not answered yet"
+    assert check(right).startswith("Right")
+    for answer, piece in WRONG[key]:
+        said = check(answer)
+        assert not said.startswith(("Right", "not answered yet")), answer
+        assert piece in said, answer
+        assert str(right).strip("([{}])") not in said, "the reply gives the answer away"
