@@ -21,11 +21,12 @@ def experiment():
 
 def test_starts_share_their_random_kernels(experiment):
     kernels = {}
-    for start in ("he", "delta", "residual"):
+    for start in ("he", "delta", "residual", "full"):
         torch.manual_seed(0)
         kernels[start] = [experiment.stack(4, start)[1].get_submodule(name).weight for name in ("conv1", "conv2")]
     delta = torch.nn.init.dirac_(torch.empty(8, 8, 3, 3))
-    for he, near, residual, scale in zip(*kernels.values(), (1, 0.1), strict=True):
+    for he, near, residual, full, scale in zip(*kernels.values(), (1, 0.1), strict=True):
+        assert torch.equal(full, he)
         torch.testing.assert_close(near, delta + 0.1 * he)
         torch.testing.assert_close(residual, scale * he)
 

@@ -1,0 +1,78 @@
+"""What single experiment scripts compute: one change of the pictures at a time, errors by class, shares of branches."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT
+
+import d2l_utils as d2l
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    return importlib.import_module
+
+
+def test_shifts_move_by_up_to_a_pixel_and_fill_with_black(script):
+    fashion_mnist = script("fashion_mnist")
+    X = d2l.data.normalise(d2l.fashion_mnist(size=14, device="cpu").X_train[:200])
+    Y = fashion_mnist.shifted(X, torch.Generator().manual_seed(0))
+    black = d2l.data.normalise(torch.zeros(1, dtype=torch.uint8)).item()
+    padded = F.pad(X, (1, 1, 1, 1), value=black)
+    moves = torch.stack([padded[:, :, y:y + 14, x:x + 14] for y in range(3) for x in range(3)])
+    which = (moves == Y).flatten(2).all(2)                          # (9, N)
+    assert which.any(0).all()
+    assert (which.sum(1) >= 10).all()                               # of 200 about 22 each
+
+
+def test_mirrors_exchange_left_and_right_in_about_half(script):
+    X = torch.rand(200, 1, 14, 14)
+    Y = script("fashion_mnist").mirrored(X, torch.Generator().manual_seed(0))
+    flipped = (Y == X.flip(3)).flatten(1).all(1)
+    assert ((Y == X).flatten(1).all(1) ^ flipped).all()
+    assert 70 <= flipped.sum() <= 130
+
+
+def test_changing_net_changes_in_train_mode_alone_and_follows_from_seed_and_batch(script):
+    Changing = script("fashion_mnist").Changing
+    X = torch.rand(50, 1, 14, 14)
+    first, again, other = (Changing(torch.nn.Identity(), "mirrors", seed) for seed in (0, 0, 1))
+    one, two = first(X), first(X)
+    assert torch.equal(again(X), one)
+    assert not torch.equal(one, two)
+    assert not torch.equal(other(X), one)
+    resumed = Changing(torch.nn.Identity(), "mirrors", 0)
+    resumed.load_state_dict({"batches": torch.tensor(1)})
+    assert torch.equal(resumed(X), two)
+    assert torch.equal(first.eval()(X), X)
+
+
+def test_errors_by_class_are_the_error_in_parts(script):
+    data = script("common").few(d2l.fashion_mnist(size=14, device="cpu"), 500)
+    torch.manual_seed(0)
+    net = d2l.small_resnet(8, width=4)
+    parts = script("fashion_mnist").class_errors(net, data, "float32")
+    counts = torch.bincount(data.y_test, minlength=10).tolist()
+    assert list(parts) == [f"test_error {name}" for name in data.classes]
+    wrong = sum(error * count for error, count in zip(parts.values(), counts, strict=True))
+    assert wrong / 500 == pytest.approx(d2l.evaluate(net, data.X_test, data.y_test, precision="float32")[1])
+
+
+@pytest.mark.parametrize("shortcut", [None, "A"])
+def test_share_of_the_first_blocks_is_their_variances_ratio(script, shortcut):
+    rows = script("branch_share").run(14, shortcut, True, "float32", 0, n=64)
+    assert [row["block"] for row in rows] == list(range(1, 7))
+    torch.manual_seed(0)
+    net = d2l.small_resnet(14, shortcut).train()
+    X = d2l.data.normalise(d2l.fashion_mnist(size=14, device="cpu").X_train[:64])
+    X = F.relu(net.bn1(net.conv1(X)))
+    for row, block in zip(rows[:3], [*net.layer1, net.layer2[0]], strict=True):
+        branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(X)))))
+        stream = X if shortcut is None else block.downsample(X)
+        variances = [Z.var((0, 2, 3), unbiased=False).mean().item() for Z in (branch, stream)]
+        assert [row["branch"], row["stream"]] == pytest.approx(variances, rel=1e-4)
+        assert row["share"] == pytest.approx(variances[0] / variances[1], rel=1e-4)
+        X = block(X)
