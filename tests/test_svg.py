@@ -63,7 +63,7 @@ def test_black_follows_the_page_and_colours_are_its_variables(axes):
      "font: calc(11px * var(--figure-text, 1)) var(--figure-font, sans-serif); fill: var(--ink-0072b2, #0072b2)"),
     ("font: italic 700 7.7px 'DejaVu Sans Mono', monospace",
      "font: italic 700 calc(7.7px * var(--figure-text, 1)) monospace"),
-    ("font-family: 'DejaVu Sans Mono', monospace", "font-family: 'DejaVu Sans Mono', monospace"),
+    ("font-family: 'DejaVu Sans Mono', monospace; fill: #000000", "font-family: monospace; fill: currentColor"),
     ("fill: none; stroke-opacity: 0.2", "fill: none; stroke-opacity: 0.2"),
     ("fill: url(#h0072b2)", "fill: url(#h0072b2)")])
 def test_fonts_and_colours_are_the_pages_in_both_ways_that_matplotlib_writes_them(css, expected):
