@@ -1,6 +1,7 @@
 """What makes the pages alive and their numbers true."""
 
 import html
+import json
 import os
 import re
 
@@ -23,3 +24,8 @@ def check_text(text, demand):
     """TypeError, which says what is demanded ("alt must be a sentence"), where `text` is no text or an empty one."""
     if not isinstance(text, str) or not text.strip():
         raise TypeError(f"{demand}, got {text!r}")
+
+
+def to_json(data):
+    """JSON that may stand in a script of a page."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
