@@ -18,6 +18,8 @@ from ..engine.files import whole
 from . import provenance
 from .records import RECORDED, array_name, as_written, recorded
 
+ORDER = {"diverged": 1, "entry": 2}
+
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None, defaults=None):
     """Run `run(**config)` for every config that NAME.csv lacks, append its rows, and return the whole DataFrame.
@@ -135,16 +137,20 @@ class Record:
         """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
         made again, or counted later."""
         if arrays:
-            self.write_arrays({array_name(config, name): array for name, array in arrays.items()})
+            path, arrays = self.path.with_suffix(".npz"), {array_name(config, name): arrays[name] for name in arrays}
+            if path.exists() and len(self.table):
+                with np.load(path) as file:
+                    arrays = dict(file) | arrays
+            with whole(path) as file:
+                np.savez_compressed(file, **arrays)
         own = {key: as_written(config[key]) for key in self.keys} | {"entry": str(len(self.entries) - 1)}
         self.table = pd.concat([self.table, pd.DataFrame(rows).assign(**own)])
         self.entries[-1]["seconds"] = round(time.perf_counter() - self.start, 1)
         self.write()
 
     def write(self):
-        """The columns are the keys, what was measured, and how it went."""
-        places = {"diverged": 1, "entry": 2}
-        columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: places.get(column, 0))
+        """Columns are the keys, what was measured, and how it went, in this order."""
+        columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
         if len(self.table):
             with whole(self.path) as file:
                 file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
@@ -153,39 +159,28 @@ class Record:
         with whole(self.path.with_suffix(".json")) as file:
             file.write(json.dumps(self.entries, indent=1).encode() + b"\n")
 
-    def write_arrays(self, new):
-        path, old = self.path.with_suffix(".npz"), {}
-        if path.exists() and len(self.table):
-            with np.load(path) as file:
-                old = dict(file)
-        with whole(path) as file:
-            np.savez_compressed(file, **old | new)
-
 
 def outcomes(todo, run, executor):
     """(config, result of attempt) for every run as it ends, in this process or in the executor's."""
     if executor is None:
         yield from ((config, attempt(run, config)) for config in todo)
         return
-    config_of, errors = {executor.submit(attempt, run, config): config for config in todo}, []
+    def cancel():
+        for future in config_of:
+            future.cancel()
+
+    config_of = {executor.submit(attempt, run, config): config for config in todo}
     try:
         for future in as_completed(config_of):
-            if future.cancelled():
-                continue
-            if error := future.exception():
-                errors.append(error)
-                cancel(config_of)
-            else:
+            if not future.cancelled() and future.exception() is None:
                 yield config_of[future], future.result()
+            else:
+                cancel()
     finally:
-        cancel(config_of)                     # an interrupted grid does not wait for runs that have not begun
-    if errors:
-        raise errors[0]
-
-
-def cancel(futures):
-    for future in futures:
-        future.cancel()
+        cancel()                              # an interrupted grid does not wait for runs that have not begun
+    for future in config_of:
+        if not future.cancelled():
+            future.result()                   # raises what stopped the grid
 
 
 def attempt(run, config):

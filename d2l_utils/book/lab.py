@@ -35,8 +35,8 @@ def picture(runs):
         return ""
     fig, ax = plots.figure()
     for i, run in enumerate(runs):
-        ax.plot(range(1, len(run["errors"]) + 1), run["errors"], DASHES[i % 4], marker="o", label=run["label"],
-                color=plots.COLOURS[run["shortcut"] or "none"])
+        ax.plot(range(1, len(run["errors"]) + 1), run["errors"], DASHES[i % 4], marker="o", color=run["colour"],
+                label=run["label"])
     ax.set(xlabel="epoch", ylabel="training error", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -94,9 +94,9 @@ class Lab:
         if self.follower is not None and self.follower.is_alive():
             return
         choice = {name: control.value for name, control in self.settings.items()}
-        net = f"{plots.NAMES[choice['shortcut'] or 'none']} {choice['depth']}{'' if choice['norm'] else ' without norm'}"
-        run = {"label": f"{net}, rate {choice['lr']:g}, seed {choice['seed']}", "shortcut": choice["shortcut"],
-               "errors": []}
+        kind, norm = choice["shortcut"] or "none", "" if choice["norm"] else " without norm"
+        label = f"{plots.NAMES[kind]} {choice['depth']}{norm}, rate {choice['lr']:g}, seed {choice['seed']}"
+        run = {"label": label, "colour": plots.COLOURS[kind], "errors": []}
         self.runs.append(run)
         receiver, sender = spawned.Pipe(duplex=False)
         self.process = spawned.Process(target=train, args=(sender, self.data, self.runs), kwargs=choice, daemon=True)
