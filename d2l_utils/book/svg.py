@@ -23,7 +23,7 @@ FIGURES = itertools.count(1)                  # of this process: two equal figur
 def restyled(css):
     """A style attribute in which the page decides on fonts, text size and colours."""
     css = re.sub("'[^;]*monospace", "monospace", css)
-    css = re.sub("font-family: '[^;]*(; )?", "", css)                                # the SVG's own
+    css = re.sub("; font-family: '[^;]*", "", css)                          # the SVG's own
     css = re.sub("'[^;]*", "var(--figure-font, sans-serif)", css)          # in the one "font" of matplotlib up to 3.10
     css = re.sub(r"([\d.]+px)", r"calc(\1 * var(--figure-text, 1))", css)
     return re.sub("(?<=: )#[0-9a-f]{6}", lambda ink: INKS.get(ink[0], f"var(--ink-{ink[0][1:]}, {ink[0]})"), css)
@@ -32,7 +32,8 @@ def restyled(css):
 def tidied(element, used):
     """One element of matplotlib's SVG: plain names, ids that are `used`, two decimals, no white space between tags."""
     element.tag, element.tail = element.tag.rpartition("}")[2], None
-    element.text = (element.text or "").strip() or None
+    if element.tag != "tspan":                  # of maths, which may be a space
+        element.text = (element.text or "").strip() or None
     for name, value in list(element.items()):
         del element.attrib[name]
         if name == "style":
