@@ -18,7 +18,7 @@ from .engine.hardware import autocast, choose_precision, keep_memory
 from .engine.progress import Progress
 from .engine.settings import COUNT, Settings, obey, one_of
 from .engine.small_maps import small_maps_side_by_side
-from .engine.state import device_of, eval_mode, seeded_draws, training_form
+from .engine.state import eval_mode, seeded_draws, training_form
 
 TRAIN_IMAGES_MEASURED = 10_000          # training loss and error are measured on the first so many, un-augmented
 
@@ -46,10 +46,8 @@ class Diverged(FloatingPointError):
         self.step, self.lr, self.history = step, lr, history
 
     def __str__(self):
-        if self.step is None:
-            return "the loss is not a finite number: the net's weights or answers are not, or too large"
-        return (f"the loss is not a finite number at step {self.step}, at rate {self.lr:.3g}: "
-                "try a lower lr, a longer warmup, norm=True, or clip=1.0")
+        return "the loss is not a finite number" + ("" if self.step is None else (
+            f" at step {self.step}, at rate {self.lr:.3g}: try a lower lr, a longer warmup, norm=True, or clip=1.0"))
 
 
 def one_cycle(done, warmup):
@@ -158,6 +156,11 @@ def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_en
     return lr, time.perf_counter() - start
 
 
+def device_of(net, X):
+    """Where the net is; a net without parameters is where X is."""
+    return next((parameter.device for parameter in net.parameters()), X.device)
+
+
 def answers(net, X, precision):
     """What the net gives for images X, which move to its device and are normalised there: float32 or wider."""
     X = normalise(X.to(device_of(net, X))).contiguous(memory_format=torch.channels_last)
@@ -185,8 +188,7 @@ def evaluate(net, X, y, *, precision=None, batch_size=1000, loss=F.cross_entropy
     (N, C, H, W), labels or targets y (N, ...), in eval mode; the net's mode is restored. X moves to the net's device in
     batches. Raises TypeError or ValueError for a bad argument, Diverged for a loss that is no finite number."""
     labels = loss is F.cross_entropy
-    checks.check_examples("X", X, "y", y, labels)
-    checks.check_dtype("X", X, net)
+    checks.check_examples(net, labels, "X", X, "y", y)
     batch_size = obey("batch_size", batch_size, *COUNT)
     with eval_mode(net), torch.no_grad():
         checks.check_answer(answers(net, X[:1], precision), "y", y, labels)
@@ -258,8 +260,7 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
     were. Interrupting returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged
     (a FloatingPointError) where a loss is no finite number.
     """
-    checks.check_data(data, FashionMNIST, loss is F.cross_entropy, test, augment)
-    checks.check_trainable(net)
+    checks.check_fit(net, data, FashionMNIST, loss is F.cross_entropy, test, augment)
     device = data.X_train.device
     settings = Settings(
         epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, schedule=one_of("schedule", schedule, SCHEDULES),

@@ -479,7 +479,7 @@ def test_data_must_be_a_set_and_a_set_equals_itself(data):
 
 def test_nets_and_images_of_double_precision_train_or_are_refused_in_one_sentence(data):
     net = small_net().double()
-    with pytest.raises(ValueError, match=r"torch.float64, got torch.uint8 \(which is normalised to float32\)"):
+    with pytest.raises(ValueError, match=r"torch.float64, got torch.uint8 \(uint8 is normalised to float32\)"):
         run(net, data)
     double = replace(data, X_train=data.X_train.double() / 255, X_test=data.X_test.double() / 255)
     assert run(net, double, epochs=1)["train_loss"].notna().all()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .distributed import barrier, broadcast, check_same, rank, world_size
+from .distributed import barrier, broadcast, rank, world_size
 from .files import whole
 
 
@@ -54,8 +54,7 @@ class Checkpoint:
         start one, so that a path that cannot be written to is found out before any training."""
         there = self.path is not None and Path(self.path).exists()
         rows = self.read(net, optimizer) if there else []
-        check_same(self.run | {"epochs in the checkpoint": len(rows)})
-        broadcast(net)
+        broadcast(net, self.run | {"epochs in the checkpoint": len(rows)})
         if not there:
             self.save(net, optimizer, rows)
         return rows

@@ -80,21 +80,19 @@ def average_gradients(loss, net, n):
     all_reduce([loss, *(parameter.grad for parameter in trained)], weight=n)
 
 
-def check_same(run):
-    """ValueError where the processes were called with different settings."""
-    everyone = [run] * world_size()
-    if world_size() > 1:
-        with exchange():
-            dist.all_gather_object(everyone, run)
+def broadcast(net, run):
+    """Give all processes the weights and buffers of process 0; ValueError where they were called with different
+    settings."""
+    if world_size() == 1:
+        return
+    everyone = [None] * world_size()
+    with exchange():
+        dist.all_gather_object(everyone, run)
     for name in run:
         if len({repr(theirs[name]) for theirs in everyone}) > 1:
             raise ValueError(f"{name} must be the same in all {world_size()} processes, "
                              f"got {[theirs[name] for theirs in everyone]}")
-
-
-def broadcast(net):
-    """Give all processes the weights and buffers of process 0."""
-    for tensor in net.state_dict().values() if world_size() > 1 else ():
+    for tensor in net.state_dict().values():
         values = tensor.contiguous()
         with exchange():
             dist.broadcast(values, 0)

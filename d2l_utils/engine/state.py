@@ -9,11 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DRAWING = threading.RLock()         # one run at a time draws from torch's global generators
 
 
-def device_of(net, X):
-    """Where the net is; a net without parameters is where X is."""
-    return next((parameter.device for parameter in net.parameters()), X.device)
-
-
 @contextmanager
 def modes_kept(net):
     """Afterwards each of the net's modules is in the mode, train or eval, that it is in now."""
@@ -33,12 +28,6 @@ def eval_mode(net):
         yield
 
 
-def frozen(module):
-    """Whether the module has parameters and none of them is trained."""
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    return bool(trained) and not any(trained)
-
-
 def tensors(net):
     """The net's parameters and buffers by name."""
     return dict(net.named_parameters()) | dict(net.named_buffers())
@@ -46,12 +35,12 @@ def tensors(net):
 
 @contextmanager
 def training_form(net):
-    """The net as fit trains it: in channels_last, its frozen modules in eval mode, gradients of earlier passes gone.
-    Afterwards modes and strides are those it came with."""
+    """The net as fit trains it: in channels_last, modules of which no parameter is trained in eval mode, no gradients
+    of earlier passes. Afterwards modes and strides are those it came with."""
     strides = {name: tensor.stride() for name, tensor in tensors(net).items()}
     with modes_kept(net):
         for module in net.modules():
-            if frozen(module):
+            if {parameter.requires_grad for parameter in module.parameters()} == {False}:
                 module.eval()
         net.zero_grad()
         net.to(memory_format=torch.channels_last)
@@ -61,8 +50,8 @@ def training_form(net):
             for name, tensor in tensors(net).items():
                 for part in (tensor, tensor.grad):
                     if part is not None and part.stride() != strides.get(name, part.stride()):
-                        part.data = torch.empty_strided(part.shape, strides[name], dtype=part.dtype,
-                                                        device=part.device).copy_(part.detach())
+                        old = torch.empty_strided(part.shape, strides[name], dtype=part.dtype, device=part.device)
+                        part.data = old.copy_(part.detach())
 
 
 class FirstDraw(TorchDispatchMode):
