@@ -58,8 +58,8 @@ class Progress:
 
     def interrupted(self, checkpoint):
         """Say where the run stopped and how to go on."""
-        print(f"Stopped after {len(self.rows)} of {self.epochs} epochs; the net keeps the weights it has now. "
-              + ("Called again, fit starts anew from them; with checkpoint=PATH it would go on." if checkpoint is None
+        print(f"Stopped after {len(self.rows)} of {self.epochs} epochs; the net keeps the weights it has now.\n"
+              + ("Called again, fit starts anew from them; checkpoint=PATH would go on." if checkpoint is None
                  else f"Call fit again with the same arguments to go on after epoch {len(self.rows)}."))
 
     def close(self):
