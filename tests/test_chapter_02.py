@@ -1,4 +1,4 @@
-"""Chapter 02 trains the very stacks that experiments/identity.py recorded, and starts them alike."""
+"""experiments/identity.py, whose code chapter 02 teaches: the stacks start alike, and the record has their pictures."""
 
 import sys
 
