@@ -13,13 +13,13 @@ IMPORTS, DEFINITIONS = (ast.Import, ast.ImportFrom), (ast.FunctionDef, ast.Class
 # chapter and checker: wrong answers, and for those that must be told apart a piece of the reply
 WRONG = {
     "01_degradation check_copy": [
-        ((1, 0), "not neutral"), ((2, 0.5), "mean 0.50 and deviation 2.00"), ((0.5, 0), "No")],
+        ((1, 0), "mean 0.00 and deviation 1.00"), ((1.5, 6), "gives back 3X"), ((2, 0.5), "mean 0.50"),
+        ((0.5, 0), "No")],
     "01_degradation check_names": [
         (("overfit", "slow", "degraded"), "No"), (("overfit", "overfit", "slow"), "overfitting"),
         (("overfit", "slow", "slow"), "look alike"), (("slow", "degraded", "slow"), "No")],
-    "01_degradation check_race": [
-        ([(56, "none"), (20, "none"), (56, "A"), (20, "A")], "No"), ([(20, "A")], "each of these"),
-        ([(20, "A"), (20, "none"), (56, "A"), (56, "none")], "No")],
+    "01_degradation check_seeds": [
+        (3, "12.5%"), (5, "32 times"), (6, "1.6%"), (8, "either net"), (10, "smaller"), (100, "hundred heads")],
     "02_identity check_copy": [
         ((1, 0, 1, 0), "without a first bias"), ((1, 3, 1, 0), "shifted by 3.00"),
         ((1, 1, 1, -1), "Lift them higher"), ((1, 3, 2, -6), "another scale")],
@@ -67,6 +67,10 @@ WRONG = {
         (["same", "different", "same", "different"], "(d)")],
     "C_scaling_out check_steps": [
         ((79, 79), "uses up"), ((20, 20), "shared"), ((316, 79), "together"), ((78, 19), "smaller")],
+    "A_fair_race check_edge": [
+        ("best", "lower rates"), ("worst", "luck"), ("nothing", "possible"), ("bounds", "one of the four")],
+    "A_fair_race check_upset": [
+        ((20, 20), "ahead by 5 points"), ((56, 20), "ahead by 26 points"), ((56, 56), "ahead"), ((8, 20), "20 or 56")],
 }
 
 
