@@ -4,11 +4,12 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.ready
 COLAB := .venv/colab/.ready
+WEB := .venv/web/.ready
 BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lint notebooks experiments bench address clean
+.PHONY: help setup book serve test lint notebooks experiments bench address web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +27,10 @@ $(COLAB): $(READY) tests/colab.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/colab -r tests/colab.txt
 	@touch $(COLAB)
 
+$(WEB): $(READY) tests/web.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/web -r tests/web.txt
+	@touch $(WEB)
+
 book: $(READY)  ## execute the notebooks and build the book into _build/html
 	rm -rf _build/html _build/.doctrees
 	$(BUILD)
@@ -36,7 +41,7 @@ serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: 
 	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-test: lint $(COLAB)  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
+test: lint $(COLAB) $(WEB)  ## check everything: ruff, a clean book build, then unit, notebook, site and browser tests
 	rm -rf _build
 	$(MAKE) book
 	$(PYTEST) tests chapters --nbval --nbval-cell-timeout 120 --durations 10
@@ -56,6 +61,9 @@ bench: $(READY)  ## time what has a time limit, on the built book
 
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
 	$(BIN)/python tools/notebooks.py address "$(URL)"
+
+web: $(WEB)  ## compile web/net.c into web/trainer.js (needed after a change of net.c only)
+	$(BIN)/python web/build.py
 
 clean:  ## remove what was built; .venv and results stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
