@@ -48,14 +48,14 @@ def embed(module):
 
 
 def write_pictures():
-    """The first training pictures at 14x14, bytes as they are, compressed; and their labels, a digit each."""
+    """pictures.js: the first training pictures at 14x14, every byte, compressed; and their labels, a digit each."""
     import d2l_utils as d2l
     data = d2l.fashion_mnist(size=14, device="cpu")
     pixels = base64.b64encode(zlib.compress(data.X_train[:PICTURES].numpy().tobytes(), 9)).decode()
     labels = "".join(map(str, data.y_train[:PICTURES].tolist()))
     (HERE / "pictures.js").write_text(
-        f"// Fashion-MNIST (Xiao et al. 2017, MIT licence): the first {PICTURES} training pictures, 2x2 pixels averaged, "
-        f'zlib.\nglobalThis.trainerPictures = {{labels: "{labels}", pixels: "{pixels}"}};\n', encoding="utf-8")
+        f"// Fashion-MNIST (Xiao et al. 2017, MIT licence): the first {PICTURES} training pictures at 14x14, zlib.\n"
+        f'globalThis.trainerPictures = {{labels: "{labels}", pixels: "{pixels}"}};\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

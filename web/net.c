@@ -10,7 +10,7 @@
  * Parameters lie in PyTorch's layout: kernels [out][in][3][3], the linear layer's weight [class][channel].
  */
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT __attribute__((visibility("default"), noinline))
 #define INLINE static inline __attribute__((always_inline))
 enum { LANES = 8, CLASSES = 10, SIZE = 14, PIXELS = SIZE * SIZE, MAX_DEPTH = 56, PART = 7 };
 
@@ -202,9 +202,10 @@ static void kernel_gradient(const Layer *l, const float *gradient) {
             for (int out = 0; out < l->out_channels; out += 2)
                 for (int in = 0; in < l->in_channels; in += ins)
                     for (int tap = 0; tap < 9; tap++, to += 2 * ins) {
-                        int down = tap / 3 - 1, across = tap % 3 - 1;           /* output (r, c) reads (sr + down, ...) */
+                        int down = tap / 3 - 1, across = tap % 3 - 1;     /* output row r reads row stride r + down */
                         int top = begin + (begin + down < 0), left = across < 0;
-                        int rows = end - (end == size && down >= inside) - top, columns = size - (across >= inside) - left;
+                        int rows = end - (end == size && down >= inside) - top;
+                        int columns = size - (across >= inside) - left;
                         const float *x = l->input + (group * l->in_size + top * stride + down) * x_row
                                          + (left * stride + across) * x_step + in * LANES;
                         const float *g = gradient + ((group * size + top) * size + left) * g_step + out * LANES;
@@ -291,8 +292,8 @@ static void activate(const Layer *l, const Layer *first) {
     }
 }
 
-/* Back through ReLU, in place (0 where it gave 0), and through the norm: from the gradient of the layer's output to that
- * of its convolution's (`to` may be the same map), of scale and shift. */
+/* Back through ReLU, in place (0 where it gave 0), and through the norm: from the gradient of the layer's output to
+ * that of its convolution's (`to` may be the same map), of scale and shift. */
 static void activation_gradient(const Layer *l, float *gradient, float *to) {
     int size = l->out_size, rows = batch_size / LANES * size, step = l->out_channels * LANES;
     double count = (double)batch_size * size * size;
@@ -425,6 +426,42 @@ static void head_gradient(const Layer *last, float *to) {
 
 /* ---- what the page calls ---- */
 
+/* Channels, strides and sizes: a stem, then three stages of `blocks` blocks of two layers. Returns all channels. */
+static int set_shapes(int width, int blocks) {
+    int channels = 0, size = SIZE;
+    for (int i = 0; i < num_layers; i++) {
+        Layer *l = &layers[i];
+        int stage = i ? (i - 1) / (2 * blocks) : 0, changes = i > 1 && (i - 1) % (2 * blocks) == 0;
+        l->in_channels = i ? layers[i - 1].out_channels : 1;
+        l->out_channels = width << stage;
+        l->stride = changes ? 2 : 1;
+        l->in_size = size;
+        l->out_size = size = (size - 1) / l->stride + 1;
+        channels += l->out_channels;
+    }
+    return channels;
+}
+
+/* Maps and parameters of each layer; kernels lie from `kernel` on, scales and shifts from `norm` on. */
+static void place_layers(long kernel, long norm, int channels) {
+    float *batch_values = floats(3 * channels), *running = statistics;
+    for (int i = 0; i < num_layers; i++) {
+        Layer *l = &layers[i];
+        long map = (long)batch_size * l->out_size * l->out_size * l->out_channels;
+        l->input = i ? layers[i - 1].output : input;
+        l->convolved = floats(map), l->output = floats(map);
+        l->kernel = parameters + kernel, l->kernel_gradient = gradients + kernel;
+        l->scale = parameters + norm, l->scale_gradient = gradients + norm;
+        l->shift = l->scale + l->out_channels, l->shift_gradient = l->scale_gradient + l->out_channels;
+        l->mean = batch_values, l->inv_std = l->mean + l->out_channels, l->factor = l->inv_std + l->out_channels;
+        l->running_mean = running, l->running_var = running + l->out_channels;
+        kernel += 9l * l->in_channels * l->out_channels;
+        norm += 2 * l->out_channels;
+        running += 2 * l->out_channels;
+        batch_values += 3 * l->out_channels;
+    }
+}
+
 /* Lay out a net of 6n+2 layers, with option A's shortcut or none, and room for `count` pictures. Returns the bytes of
  * memory in use, or 0 where an argument is not allowed or the memory is not to be had. */
 EXPORT unsigned long build(int depth, int width, int batch, int shortcut, int count) {
@@ -433,50 +470,20 @@ EXPORT unsigned long build(int depth, int width, int batch, int shortcut, int co
     heap_top = ((unsigned long)&__heap_base + 63) & ~63ul;
     out_of_memory = 0;
     num_layers = depth - 1, batch_size = batch, has_shortcut = shortcut != 0, num_pictures = count;
-    pictures = allocate((long)count * PIXELS);
-    labels = allocate(count);
-    order = allocate(count * sizeof(int));
-    batch_labels = allocate(batch * sizeof(int));
+    pictures = allocate((long)count * PIXELS), labels = allocate(count);
+    order = allocate(count * sizeof(int)), batch_labels = allocate(batch * sizeof(int));
 
-    int kernels = 0, channels = 0, size = SIZE, blocks = (depth - 2) / 6, largest = 36 * width * width * 4;
-    for (int i = 0; i < num_layers; i++) {                  /* shapes: a stem, then three stages of 2 * blocks layers */
-        Layer *l = &layers[i];
-        int stage = i ? (i - 1) / (2 * blocks) : 0, changes = i > 1 && (i - 1) % (2 * blocks) == 0;
-        l->in_channels = i ? layers[i - 1].out_channels : 1;
-        l->out_channels = width << stage;
-        l->stride = changes ? 2 : 1;
-        l->in_size = size;
-        l->out_size = size = (size - 1) / l->stride + 1;
-        kernels += 9 * l->in_channels * l->out_channels;
-        channels += l->out_channels;
-    }
-    int last_channels = 4 * width;
-    num_decayed = kernels + CLASSES * last_channels;
+    int channels = set_shapes(width, (depth - 2) / 6), last = 4 * width, largest = 9 * last * last, kernels = 0;
+    for (int i = 0; i < num_layers; i++) kernels += 9 * layers[i].in_channels * layers[i].out_channels;
+    num_decayed = kernels + CLASSES * last;
     num_parameters = num_decayed + 2 * channels + CLASSES;
     parameters = floats(num_parameters), gradients = floats(num_parameters), momenta = floats(num_parameters);
     statistics = floats(2 * channels);
-    float *batch_values = floats(3 * channels);
-
     input = floats((long)batch * PIXELS);
-    long kernel = 0, norm = num_decayed, statistic = 0;
-    for (int i = 0; i < num_layers; i++) {
-        Layer *l = &layers[i];
-        long map = (long)batch * l->out_size * l->out_size * l->out_channels;
-        l->input = i ? layers[i - 1].output : input;
-        l->convolved = floats(map), l->output = floats(map);
-        l->kernel = parameters + kernel, l->kernel_gradient = gradients + kernel;
-        l->scale = parameters + norm, l->scale_gradient = gradients + norm;
-        l->shift = l->scale + l->out_channels, l->shift_gradient = l->scale_gradient + l->out_channels;
-        l->running_mean = statistics + statistic, l->running_var = l->running_mean + l->out_channels;
-        l->mean = batch_values, l->inv_std = l->mean + l->out_channels, l->factor = l->inv_std + l->out_channels;
-        batch_values += 3 * l->out_channels;
-        kernel += 9l * l->in_channels * l->out_channels;
-        norm += 2 * l->out_channels;
-        statistic += 2 * l->out_channels;
-    }
+    place_layers(0, num_decayed, channels);
     linear_weight = parameters + kernels, linear_weight_gradient = gradients + kernels;
     linear_bias = parameters + num_parameters - CLASSES, linear_bias_gradient = gradients + num_parameters - CLASSES;
-    pooled = floats((long)batch * last_channels), pooled_gradient = floats((long)batch * last_channels);
+    pooled = floats((long)batch * last), pooled_gradient = floats((long)batch * last);
     logits = floats((long)batch * CLASSES);
     for (int i = 0; i < 3; i++) map_gradient[i] = floats((long)batch * PIXELS * width);
     packed = floats(largest > batch * CLASSES ? largest : batch * CLASSES);
@@ -492,7 +499,8 @@ EXPORT void start(uint32 seed) {
     for (int i = 0; i < num_layers; i++) {
         Layer *l = &layers[i];
         float deviation = __builtin_sqrtf(2.0f / (9 * l->out_channels));
-        for (int j = 0; j < 9 * l->in_channels * l->out_channels; j++) l->kernel[j] = deviation * normal(key(seed, i), j);
+        for (int j = 0; j < 9 * l->in_channels * l->out_channels; j++)
+            l->kernel[j] = deviation * normal(key(seed, i), j);
         for (int j = 0; j < l->out_channels; j++) {
             l->scale[j] = l->running_var[j] = 1;
             l->running_mean[j] = 0;
@@ -566,6 +574,30 @@ EXPORT void update(float lr, float momentum, float weight_decay) {
         momenta[i] = momentum * momenta[i] + gradient;
         parameters[i] -= lr * momenta[i];
     }
+}
+
+/* Step number `step` (from 0) of a run: an epoch's first one shuffles. Returns the batch's loss before the update. */
+EXPORT double train(uint32 seed, int step, float lr) {
+    int per_epoch = num_pictures / batch_size;
+    if (step % per_epoch == 0) shuffle(seed, step / per_epoch);
+    take(step % per_epoch * batch_size, 0);
+    double loss = forward(1);
+    backward();
+    update(lr, 0.9f, 1e-4f);
+    return loss;
+}
+
+/* The mean loss of all pictures in eval mode; errors() tells how many answers were wrong. */
+EXPORT double measure(void) {
+    double loss = 0;
+    int wrong = 0;
+    for (int first = 0; first < num_pictures; first += batch_size) {
+        take(first, 1);
+        loss += forward(0) * batch_size;
+        wrong += wrong_answers;
+    }
+    wrong_answers = wrong;
+    return loss / num_pictures;
 }
 
 EXPORT int errors(void) { return wrong_answers; }
