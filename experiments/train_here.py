@@ -16,7 +16,7 @@ import numpy as np
 from _grid import images, main
 
 TRAINER = Path(__file__).parent.parent / "web" / "trainer.js"
-WIDTH, BATCH, EPOCHS, COUNT, WARMUP = 8, 64, 8, 2048, 0.3           # as in trainer.js
+WIDTH, BATCH, EPOCHS, COUNT, WARMUP = 8, 64, 5, 2048, 0.3           # as in trainer.js
 
 
 @lru_cache(maxsize=1)
