@@ -17,7 +17,8 @@ HERE = Path(__file__).parent
 COMPILER = HERE.parent / ".venv" / "web"
 PICTURES = 2048
 FLAGS = ["--target=wasm32-freestanding", "-std=c11", "-O3", "-msimd128", "-mbulk-memory", "-Wall", "-Wextra", "-Werror",
-         "-mllvm", "-disable-lsr",                         # lets loads keep their constant offsets: a tenth faster
+         "-fno-inline-functions",                          # but for those that say INLINE: a third smaller, as fast
+         "-mllvm", "-disable-lsr",                         # loads keep their constant offsets: a tenth faster
          "-nostdlib", "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--strip-all", "-Wl,-z,stack-size=65536"]
 
 

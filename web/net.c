@@ -10,9 +10,9 @@
  * Parameters lie in PyTorch's layout: kernels [out][in][3][3], the linear layer's weight [class][channel].
  */
 
-#define EXPORT __attribute__((visibility("default"), noinline))
+#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = 8, CLASSES = 10, SIZE = 14, PIXELS = SIZE * SIZE, MAX_DEPTH = 56, PART = 7 };
+enum { LANES = 8, CLASSES = 10, SIZE = 14, PIXELS = SIZE * SIZE, MAX_DEPTH = 56, MAX_CHANNELS = 64, PART = 7 };
 
 typedef float float4 __attribute__((vector_size(16)));
 typedef int int4 __attribute__((vector_size(16)));
@@ -128,24 +128,25 @@ static void convolve(const float *x, float *y, int in_size, int out_size, int in
                 for (int column = 0; column < out_size; column++, to += out_channels * LANES) {
                     Taps across = taps[column];
                     int runs = up == 2 ? across.count : 1;                  /* neighbouring taps are one run */
-                    int length = (up == 2 ? 1 : across.count) * in_channels;
-                    float4 a0 = all(0), a1 = a0, b0 = a0, b1 = a0, c0 = a0, c1 = a0, d0 = a0, d1 = a0;
-                    for (int i = 0; i < down.count; i++)
-                        for (int run = 0; run < runs; run++) {
-                            int tap = 3 * (down.first + i * down.step) + across.first + run * across.step;
-                            const float *w = kernel + tap * in_channels * 4, *end = w + length * 4;
-                            const float *from = x + ((down.source + i) * in_size + across.source + run)
-                                                    * in_channels * LANES;
-                            for (; w < end; w += 4, from += LANES) {
+                    int length = (up == 2 ? 1 : across.count) * in_channels * 4;
+                    const float *x_row = x + (down.source * in_size + across.source) * in_channels * LANES;
+                    const float *w_row = kernel + (3 * down.first + across.first) * in_channels * 4;
+                    for (int i = 0; i < down.count; i++) {                  /* a row of taps at a time: smaller errors */
+                        const float *from = x_row, *w = w_row;
+                        float4 a0 = all(0), a1 = a0, b0 = a0, b1 = a0, c0 = a0, c1 = a0, d0 = a0, d1 = a0;
+                        for (int run = 0; run < runs; run++, w += in_channels * 4)
+                            for (const float *end = w + length; w < end; w += 4, from += LANES) {
                                 float4 x0 = load(from), x1 = load(from + 4);
                                 a0 += x0 * all(w[0]); a1 += x1 * all(w[0]);
                                 b0 += x0 * all(w[1]); b1 += x1 * all(w[1]);
                                 c0 += x0 * all(w[2]); c1 += x1 * all(w[2]);
                                 d0 += x0 * all(w[3]); d1 += x1 * all(w[3]);
                             }
-                        }
-                    store(to, a0); store(to + 4, a1); store(to + 8, b0); store(to + 12, b1);
-                    store(to + 16, c0); store(to + 20, c1); store(to + 24, d0); store(to + 28, d1);
+                        float4 sums[8] = {a0, a1, b0, b1, c0, c1, d0, d1};
+                        for (int j = 0; j < 8; j++) store(to + 4 * j, i ? load(to + 4 * j) + sums[j] : sums[j]);
+                        x_row += in_size * in_channels * LANES;
+                        w_row += 3 * down.step * in_channels * 4;
+                    }
                 }
             }
             y += out_size * out_channels * LANES;
@@ -233,30 +234,30 @@ static void set_inv_std(const Layer *l, int channel, double variance) {
  * are short ones of float32, a row of pixels each, added up in double. */
 static void batch_statistics(const Layer *l) {
     int size = l->out_size, rows = batch_size / LANES * size, step = l->out_channels * LANES;
-    double count = (double)batch_size * size * size;
-    for (int channel = 0; channel < l->out_channels; channel++) {
-        double sum = 0, squares = 0;
-        const float *z = l->convolved + channel * LANES;
-        for (int row = 0; row < rows; row++) {
+    double count = (double)batch_size * size * size, sums[MAX_CHANNELS] = {0}, squares[MAX_CHANNELS] = {0};
+    for (int row = 0; row < rows; row++)
+        for (int channel = 0; channel < l->out_channels; channel++) {
+            const float *z = l->convolved + row * size * step + channel * LANES;
             float4 s0 = all(0), s1 = s0;
             for (int column = 0; column < size; column++, z += step) { s0 += load(z); s1 += load(z + 4); }
-            sum += total(s0 + s1);
+            sums[channel] += total(s0 + s1);
         }
-        float mean = sum / count;
-        z = l->convolved + channel * LANES;
-        for (int row = 0; row < rows; row++) {
-            float4 s0 = all(0), s1 = s0;
+    for (int channel = 0; channel < l->out_channels; channel++) l->mean[channel] = sums[channel] / count;
+    for (int row = 0; row < rows; row++)
+        for (int channel = 0; channel < l->out_channels; channel++) {
+            const float *z = l->convolved + row * size * step + channel * LANES;
+            float4 s0 = all(0), s1 = s0, mean = all(l->mean[channel]);
             for (int column = 0; column < size; column++, z += step) {
-                float4 d0 = load(z) - all(mean), d1 = load(z + 4) - all(mean);
+                float4 d0 = load(z) - mean, d1 = load(z + 4) - mean;
                 s0 += d0 * d0;
                 s1 += d1 * d1;
             }
-            squares += total(s0 + s1);
+            squares[channel] += total(s0 + s1);
         }
-        l->mean[channel] = mean;
-        set_inv_std(l, channel, squares / count);
-        l->running_mean[channel] += 0.1f * (mean - l->running_mean[channel]);
-        l->running_var[channel] += 0.1f * ((float)(squares / (count - 1)) - l->running_var[channel]);
+    for (int channel = 0; channel < l->out_channels; channel++) {
+        set_inv_std(l, channel, squares[channel] / count);
+        l->running_mean[channel] += 0.1f * (l->mean[channel] - l->running_mean[channel]);
+        l->running_var[channel] += 0.1f * ((float)(squares[channel] / (count - 1)) - l->running_var[channel]);
     }
 }
 
@@ -292,38 +293,46 @@ static void activate(const Layer *l, const Layer *first) {
     }
 }
 
-/* Back through ReLU, in place (0 where it gave 0), and through the norm: from the gradient of the layer's output to
- * that of its convolution's (`to` may be the same map), of scale and shift. */
-static void activation_gradient(const Layer *l, float *gradient, float *to) {
+/* Back through ReLU, in place (0 where it gave 0): the gradients of scale and shift. */
+static void relu_gradient(const Layer *l, float *gradient) {
     int size = l->out_size, rows = batch_size / LANES * size, step = l->out_channels * LANES;
-    double count = (double)batch_size * size * size;
-    for (int channel = 0; channel < l->out_channels; channel++) {
-        float4 mean = all(l->mean[channel]);
-        double sum = 0, product = 0;
-        const float *z = l->convolved + channel * LANES, *y = l->output + channel * LANES;
-        float *g = gradient + channel * LANES, *d = to + channel * LANES;
-        for (int row = 0; row < rows; row++) {
-            float4 s0 = all(0), s1 = s0, p0 = s0, p1 = s0;
+    double sums[MAX_CHANNELS] = {0}, products[MAX_CHANNELS] = {0};
+    for (int row = 0; row < rows; row++)
+        for (int channel = 0; channel < l->out_channels; channel++) {
+            long place = (long)row * size * step + channel * LANES;
+            const float *z = l->convolved + place, *y = l->output + place;
+            float *g = gradient + place;
+            float4 s0 = all(0), s1 = s0, p0 = s0, p1 = s0, mean = all(l->mean[channel]);
             for (int column = 0; column < size; column++, g += step, y += step, z += step) {
                 float4 g0 = where_positive(load(y), load(g)), g1 = where_positive(load(y + 4), load(g + 4));
                 s0 += g0; p0 += g0 * (load(z) - mean); store(g, g0);
                 s1 += g1; p1 += g1 * (load(z + 4) - mean); store(g + 4, g1);
             }
-            sum += total(s0 + s1);
-            product += total(p0 + p1);
+            sums[channel] += total(s0 + s1);
+            products[channel] += total(p0 + p1);
         }
-        double inv_std = l->inv_std[channel];
-        l->shift_gradient[channel] = sum;
-        l->scale_gradient[channel] = product * inv_std;
-        float4 factor = all(l->factor[channel]), mean_gradient = all(sum / count);
-        float4 slope = all(product / count * inv_std * inv_std);
-        g = gradient + channel * LANES;
-        z = l->convolved + channel * LANES;
-        for (int i = 0; i < rows * size; i++, g += step, z += step, d += step) {
-            store(d, factor * (load(g) - mean_gradient - (load(z) - mean) * slope));
-            store(d + 4, factor * (load(g + 4) - mean_gradient - (load(z + 4) - mean) * slope));
-        }
+    for (int channel = 0; channel < l->out_channels; channel++) {
+        l->shift_gradient[channel] = sums[channel];
+        l->scale_gradient[channel] = products[channel] * l->inv_std[channel];
     }
+}
+
+/* And back through the norm, to the gradient of what was convolved; `to` may be the same map. */
+static void norm_gradient(const Layer *l, const float *gradient, float *to) {
+    int pixels = batch_size / LANES * l->out_size * l->out_size;
+    float count = (float)batch_size * l->out_size * l->out_size, slope[MAX_CHANNELS], mean_gradient[MAX_CHANNELS];
+    for (int channel = 0; channel < l->out_channels; channel++) {
+        mean_gradient[channel] = l->shift_gradient[channel] / count;
+        slope[channel] = l->scale_gradient[channel] * l->inv_std[channel] / count;
+    }
+    const float *g = gradient, *z = l->convolved;
+    for (int pixel = 0; pixel < pixels; pixel++)
+        for (int channel = 0; channel < l->out_channels; channel++, g += LANES, z += LANES, to += LANES) {
+            float4 factor = all(l->factor[channel]), mean = all(l->mean[channel]);
+            float4 g_mean = all(mean_gradient[channel]), z_slope = all(slope[channel]);
+            store(to, factor * (load(g) - g_mean - (load(z) - mean) * z_slope));
+            store(to + 4, factor * (load(g + 4) - g_mean - (load(z + 4) - mean) * z_slope));
+        }
 }
 
 /* Adds the gradient that the shortcut of a block, `first` its first layer, carries to the block's input. */
@@ -552,10 +561,12 @@ EXPORT void backward(void) {
     head_gradient(&layers[num_layers - 1], block);
     for (int i = num_layers - 1; i > 0; i -= 2) {           /* a block at a time: its gradient in, its input's out */
         Layer *second = &layers[i], *first = &layers[i - 1];
-        activation_gradient(second, block, branch);
+        relu_gradient(second, block);
+        norm_gradient(second, block, branch);
         kernel_gradient(second, branch);
         input_gradient(second, branch, inner);
-        activation_gradient(first, inner, inner);
+        relu_gradient(first, inner);
+        norm_gradient(first, inner, inner);
         kernel_gradient(first, inner);
         input_gradient(first, inner, branch);
         if (has_shortcut) shortcut_gradient(first, block, branch);
@@ -563,7 +574,8 @@ EXPORT void backward(void) {
         branch = block;
         block = input_of_block;
     }
-    activation_gradient(&layers[0], block, block);
+    relu_gradient(&layers[0], block);
+    norm_gradient(&layers[0], block, block);
     kernel_gradient(&layers[0], block);
 }
 
