@@ -4,6 +4,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from .distributed import world_size
 from .state import eval_mode, seeded_draws
@@ -84,7 +85,8 @@ def check_run(net, data, train, settings, loss, answers):
     with torch.no_grad(), seeded_draws(X.device, 0):
         with eval_mode(net):
             y_hat = answers(net, X, settings.precision)
-        if (n % size or size) // world_size() <= 1:               # a process gets a lone image: can norms take it?
+        norms = any(isinstance(module, BatchNorm) and module.training for module in net.modules())
+        if norms and (n % size or size) // world_size() <= 1:     # a process gets a lone image: can they take it?
             try:
                 answers(copy.deepcopy(net), X, settings.precision)
             except ValueError as error:
