@@ -59,25 +59,26 @@ def level(data, name=""):
                                    layout={"width": "32em"}, style={"description_width": "10em"})
 
 
-def form(kind, name, question, inside, below, data):
-    """Display a question in the built page: HTML in and below the form, and the data for its script."""
-    said = to_json(data)
-    display(HTML(f'<form class="{kind}" id="{html.escape(name)}" autocomplete="off"><fieldset disabled>'
-                 f'<legend>{html.escape(question)}</legend>{inside}</fieldset>{below}'
-                 f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script></form>'))
+def ask(kind, name, question, data, page, make, replies, rule=""):
+    """Display a question: in the built page a form with the HTML `page` (in it, below it) and `data` for its script;
+    with a kernel the widgets of `make()`, which at build would bring scripts from elsewhere into the page, and for each
+    of `replies` a button that is answered by this function of the widgets' indices."""
+    check_text(question, "question must be a text")
+    if building():
+        said = to_json(data)
+        return display(HTML(
+            f'<form class="{kind}" id="{html.escape(name)}" autocomplete="off"><fieldset disabled>'
+            f'<legend>{html.escape(question)}</legend>{page[0]}</fieldset>{page[1]}'
+            f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script></form>'))
 
-
-def live(question, rule, controls, replies):
-    """Display a question with a kernel: `replies` has for each button what answers the indices of the controls."""
     def tell(button):
-        guess = [control.index for control in controls]
-        said.value = html.escape(replies[button.description](guess))
+        reply.value = html.escape(replies[button.description]([control.index for control in controls]))
 
-    said, buttons = widgets.HTML(), [widgets.Button(description=text) for text in replies]
+    controls, reply, buttons = make(), widgets.HTML(), [widgets.Button(description=text) for text in replies]
     for button in buttons:
         button.on_click(tell)
     question = widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}")
-    display(widgets.VBox([question, *controls, widgets.HBox(buttons), said]))
+    display(widgets.VBox([question, *controls, widgets.HBox(buttons), reply]))
 
 
 def listed(names, values):
@@ -125,19 +126,16 @@ def judged(data, guess):
     return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
 
 
-def ask(question, name, data, controls, make):
-    """Display a prediction, with these controls in the page, and with a kernel the widgets that `make()` makes: at
-    build they would bring scripts from elsewhere into the page."""
-    check_text(question, "question must be a text")
+def ask_guess(question, name, data, controls, make):
+    """A prediction: `ask` with its two buttons."""
     rule = data.get("rule", "")
-    if not building():
-        return live(question, rule, make(), {"Commit": lambda guess: judged(data, guess),
-                                             "Just show me": lambda _: judged(data, None)})
-    form("predict", name or "-".join(["predict", *re.findall(r"\w+", question.lower())[:8]]), question,
-         f'{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">Commit'
-         '</button> <button type="button" class="predict-show">Just show me</button></p>',
-         '<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
-         '<p class="predict-covers"></p><output class="predict-reply"></output>', data)
+    inside = (f'{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">Commit'
+              '</button> <button type="button" class="predict-show">Just show me</button></p>')
+    below = ('<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
+             '<p class="predict-covers"></p><output class="predict-reply"></output>')
+    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data,
+        (inside, below), make, {"Commit": lambda guess: judged(data, guess),
+                                "Just show me": lambda _: judged(data, None)}, rule)
 
 
 def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
@@ -150,7 +148,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
         last = len(data["texts"]) - 1
         slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
                   f'aria-label="{html.escape(str(question))}"><output></output></div>')
-        return ask(question, name, data, slider, lambda: [level(data)])
+        return ask_guess(question, name, data, slider, lambda: [level(data)])
     labels, replies = texts("options", options), options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
@@ -159,7 +157,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
         f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
         for i, label in enumerate(labels)]}
-    ask(question, name, data, radios("guess", labels), lambda: [choice(labels)])
+    ask_guess(question, name, data, radios("guess", labels), lambda: [choice(labels)])
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
@@ -178,5 +176,5 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
     data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
-    ask(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
+    ask_guess(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
         lambda: [level(data, f"{series}, {xlabel} {place}") for series in answers for place in x])

@@ -5,8 +5,8 @@ import itertools
 
 import numpy as np
 
-from . import building, check_text
-from .predict import choice, form, live, radios, texts
+from . import check_text
+from .predict import ask, choice, radios, texts
 
 
 def fields_of(choices):
@@ -44,15 +44,13 @@ def quiz(check, choices, question="Your answer", kind=tuple):
     a reply of its own; ValueError otherwise, which fails the build."""
     if not getattr(check, "__name__", "").isidentifier():
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
-    check_text(question, "question must be a text")
     fields = fields_of(choices)
-    replies = replies_of(check, fields, kind)
-    if not building():
-        sizes = [len(options) for options in fields.values()]
-        return live(question, "", [choice(options, field) for field, options in fields.items()], {
-            "Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]})
+    replies, sizes = replies_of(check, fields, kind), [len(options) for options in fields.values()]
     groups = "".join(f"<fieldset><legend>{html.escape(field)}</legend>{radios(field, options)}</fieldset>" if field
                      else radios("answer", options) for field, options in fields.items())
-    form("quiz", check.__name__, question, f'{groups}<p><button type="submit">Check</button></p>',
-         '<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
-         '<output></output>', replies)
+    inside = f'{groups}<p><button type="submit">Check</button></p>'
+    below = ('<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
+             '<output></output>')
+    ask("quiz", check.__name__, question, replies, (inside, below),
+        lambda: [choice(options, field) for field, options in fields.items()],
+        {"Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]})
