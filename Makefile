@@ -4,16 +4,17 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.ready
 COLAB := .venv/colab/.ready
+WEB := .venv/web/.ready
 # Two notebooks or test files side by side, with one thread each: a second thread would mostly wait for the first.
 JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1
 BUILD := $(ONE_THREAD) D2L_JOBS=$(JOBS) $(BIN)/jupyter-book build . -W -n --keep-going
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --durations 10
 SIDE_BY_SIDE := -n $(JOBS) --dist loadscope
-SLOW := build book browser packaging
+SLOW := build book browser packaging page predict toy web
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve check test lint notebooks experiments bench address clean
+.PHONY: help setup book serve check test lint notebooks experiments bench address web clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +32,10 @@ $(COLAB): $(READY) tests/colab.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/colab -r tests/colab.txt
 	@touch $(COLAB)
 
+$(WEB): $(READY) tests/web.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/web -r tests/web.txt
+	@touch $(WEB)
+
 book: $(READY)  ## execute the notebooks and build the book into _build/html
 	rm -rf _build/html _build/.doctrees
 	$(BUILD)
@@ -44,7 +49,7 @@ serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: 
 check: lint  ## check what is quick to check: style, the chapters' form, unit tests (3 minutes; twenty times a day)
 	$(PYTEST) $(SIDE_BY_SIDE) tests $(SLOW:%=--ignore tests/test_%.py) -k "not smoke_corner"
 
-test: lint $(COLAB)  ## check everything: the above, a clean book build, notebooks, site, browser, wheel (10 minutes)
+test: lint $(COLAB) $(WEB)  ## check everything: the above, a clean book build, notebooks, site, browser, wheel (10 minutes)
 	rm -rf _build
 	$(MAKE) book
 	$(PYTEST) $(SIDE_BY_SIDE) tests chapters --nbval --nbval-cell-timeout 120
@@ -65,6 +70,9 @@ bench: $(READY)  ## time what has a time limit, on the built book
 
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
 	$(BIN)/python tools/address.py "$(URL)"
+
+web: $(WEB)  ## compile web/net.c into web/trainer.js (needed after a change of net.c only)
+	$(BIN)/python web/build.py
 
 clean:  ## remove what was built; .venv and results stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

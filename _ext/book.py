@@ -4,6 +4,7 @@ import hashlib
 import html
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 from collections import Counter
@@ -25,6 +26,31 @@ RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
 LOST = """<h1>This page is not here</h1>
 <p>It may have moved. The <a href="index.html">first page</a> has a card for each chapter, and the
 <a href="search.html">search</a> finds words in all of them.</p>"""
+
+MOVED = {                                   # {page: {what it had: where that is now}}; "" is the whole page
+    "chapters/05_training": {
+        "time-to-92": "B_speed.html#time-to-92", "recipe_step": "B_speed.html#ladder",
+        "the-pictures-changed": "#pictures-that-change", "one-step": "#a-step-and-momentum",
+        "the-way-of-the-rate": "#a-rate-that-falls", "the-loop": "#the-whole-loop",
+        "the-run": "#a-run-and-its-error-bar"},
+    "chapters/06_scaling_out": {
+        "": "C_scaling_out.html",
+        "on-a-gpu-the-same-cells": "C_scaling_out.html#one-line-for-many-processes",
+        "on-two-the-same-file": "C_scaling_out.html#one-line-for-many-processes",
+        "thirty-two-processes-without-thirty-two-processors": "C_scaling_out.html#is-it-the-same-gradient",
+        "second_process": "C_scaling_out.html#what-does-a-second-process-buy",
+        "eight-and-sixty-four": "C_scaling_out.html#what-does-a-second-process-buy",
+        "extrapolation": "C_scaling_out.html#what-does-a-second-process-buy"}}
+FOLLOW = """<script>{
+  const moved = %s;
+  const follow = () => {
+    const name = location.hash.slice(1).split("?")[0];
+    if (Object.hasOwn(moved, name)) location.replace(moved[name]);
+    else if (moved[""]) location.replace(moved[""] + location.hash);
+  };
+  addEventListener("hashchange", follow);
+  follow();
+}</script>"""
 
 
 def cache_key(package):
@@ -97,6 +123,24 @@ def add_lost_page(app):
     yield "404", {"title": title, "pagetitle": title, "body": LOST, "metatags": base}, "page.html"
 
 
+def add_moved_pages(app):
+    """A page at the old address of each that has moved as a whole."""
+    for old, places in MOVED.items():
+        new, title = places.get("", ""), "This page has moved"
+        if f"{old.rpartition('/')[0]}/{new.removesuffix('.html')}" in app.env.found_docs:
+            body = f'<h1>{title}</h1>\n<p><a href="{new}">It is here now.</a></p>'
+            yield old, {"title": title, "pagetitle": title, "body": body}, "page.html"
+
+
+def follow_moves(app, pagename, templatename, context, doctree):
+    """Old addresses lead to the new ones: by a script, which knows the anchor; without scripts to the page's start."""
+    if pagename in MOVED:
+        places, tags = MOVED[pagename], context.get("metatags", "") + FOLLOW % json.dumps(MOVED[pagename])
+        if "" in places:
+            tags += f'<noscript><meta http-equiv="refresh" content="0; url={places[""]}"></noscript>'
+        context["metatags"] = tags
+
+
 def check_explorers(app, pagename, templatename, context, doctree):
     """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
     body = context.get("body", "")
@@ -121,7 +165,9 @@ def setup(app):
     app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
     app.connect("html-page-context", add_preview)
+    app.connect("html-page-context", follow_moves)
     app.connect("html-collect-pages", add_lost_page)
+    app.connect("html-collect-pages", add_moved_pages)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", check_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

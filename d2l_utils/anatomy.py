@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from functools import partial
 
 import pandas as pd
 import torch
@@ -23,50 +24,43 @@ def on_meta(net):
     return copy.deepcopy(net).to("meta").eval()
 
 
-def layer_table(net, *shape):
-    """A row per layer of `net` in the order of a forward pass of one input (C, H, W): name, kind, the output's shape,
-    parameters, multiply-adds. Nothing is computed, so that any depth and size takes moments."""
-    net, rows = on_meta(net), []
-
-    def note(name):
-        def hook(layer, inputs, output):
-            rows.append({"layer": name, "kind": type(layer).__name__, "output": tuple(output.shape[1:]),
-                         "parameters": parameter_count(layer), "multiply_adds": counter.get_total_flops() // 2})
-        return hook
-
-    for name, layer in net.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(note(name))
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, *shape, device="meta"))
-    return growth(rows, ["multiply_adds"])
-
-
-def growth(rows, columns):
-    """Rows as a table, with `columns`, which count from the first row on, turned into each row's own share."""
-    table = pd.DataFrame(rows)
-    table[columns] -= table[columns].shift(fill_value=0)
-    return table
-
-
-def part_table(parts, *shape):
-    """A row per part of a net (a dict of modules that follow one another) for one input (C, H, W): the output's shape,
-    parameters, multiply-adds, and the MiB that training keeps for the backward pass: what autograd saves, each tensor
-    once, weights left out."""
-    modules = on_meta(nn.Sequential(*parts.values())).train()
-    saved, rows = {p.untyped_storage()._cdata: 0 for p in modules.parameters()}, []
-    X = torch.empty(2, *shape, device="meta")              # two: batch norm refuses a single one on a 1x1 map
+def measured(net, modules, shape):
+    """A row for each of `modules` (a dict), in the order in which a training pass of `net` calls them on the meta
+    device, for one input of `shape`; `MiB` are the tensors that autograd saves, weights left out."""
+    saved, rows = {p.untyped_storage()._cdata: 0 for p in net.parameters()}, []
 
     def keep(tensor):
         saved.setdefault(tensor.untyped_storage()._cdata, tensor.nbytes)
         return tensor
 
+    def note(name, module, inputs, output):
+        rows.append({"name": name, "kind": type(module).__name__, "output": tuple(output.shape[1:]),
+                     "parameters": parameter_count(module), "multiply_adds": counter.get_total_flops() // 4,
+                     "MiB": sum(saved.values()) / 2**21})
+
+    for name, module in modules.items():
+        module.register_forward_hook(partial(note, name))
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        for name, part in zip(parts, modules, strict=True):
-            X = part(X)
-            rows.append({"part": name, "output": tuple(X.shape[1:]), "parameters": parameter_count(part),
-                         "multiply_adds": counter.get_total_flops() // 4, "MiB": sum(saved.values()) / 2**21})
-    return growth(rows, ["multiply_adds", "MiB"])
+        net.train()(torch.empty(2, *shape, device="meta"))      # two: batch norm refuses a single one on a 1x1 map
+    table = pd.DataFrame(rows)
+    totals = table[["multiply_adds", "MiB"]]
+    return table.assign(**(totals - totals.shift(fill_value=0)))
+
+
+def layer_table(net, *shape):
+    """A row per layer of `net` in the order of a forward pass of one input (C, H, W), of which only shapes are
+    computed: name, kind, the output's shape, parameters, multiply-adds."""
+    net = on_meta(net)
+    layers = {name: layer for name, layer in net.named_modules() if not list(layer.children())}
+    return measured(net, layers, shape).rename(columns={"name": "layer"}).drop(columns="MiB")
+
+
+def part_table(parts, *shape):
+    """A row per part of a net (a dict of modules that follow one another) for one input (C, H, W): the output's shape,
+    parameters, multiply-adds, and the MiB that training keeps for the backward pass."""
+    net = on_meta(nn.Sequential(*parts.values()))
+    table = measured(net, dict(zip(parts, net, strict=True)), shape)
+    return table.rename(columns={"name": "part"}).drop(columns="kind")
 
 
 class BlockTracer(fx.Tracer):
@@ -76,27 +70,25 @@ class BlockTracer(fx.Tracer):
         return isinstance(module, PadShortcut) or super().is_leaf_module(module, name)
 
 
-def step_name(node, layers):
-    """What a step of a block does, in the words of He et al. 2015 Fig. 3: "/2" is stride 2."""
-    layer = layers.get(node.target) if node.op == "call_module" else node.target
-    match layer:
-        case nn.Conv2d():
-            stride = f", /{layer.stride[0]}" if layer.stride[0] > 1 else ""
-            return f"{layer.kernel_size[0]}x{layer.kernel_size[0]} conv, {layer.out_channels}{stride}"
-        case nn.BatchNorm2d():
-            return "batch norm"
-        case PadShortcut():
-            return "pad with zeros" + (f", /{layer.strides}" if layer.strides > 1 else "")
+def step_name(step):
+    """What a step of a block, a layer or a function, does in the words of He et al. 2015 Fig. 3: "/2" is stride 2."""
+    match step:
+        case nn.Conv2d(out_channels=channels, kernel_size=(side, _), stride=(stride, _)):
+            return f"{side}x{side} conv, {channels}" + f", /{stride}" * (stride > 1)
+        case PadShortcut(strides=stride):
+            return "pad with zeros" + f", /{stride}" * (stride > 1)
+        case nn.Module():
+            return "batch norm" if isinstance(step, nn.BatchNorm2d) else type(step).__name__
     names = {F.relu: "ReLU", torch.relu: "ReLU", operator.add: "+", operator.iadd: "+"}
-    if node.op == "call_module" or layer in names:
-        return names.get(layer, type(layer).__name__)
-    raise ValueError(f"block must be made of layers, ReLUs and sums, got {node.target} in its forward pass")
+    if step not in names:
+        raise ValueError(f"block must be made of layers, ReLUs and sums, got {step} in its forward pass")
+    return names[step]
 
 
 def block_graph(block, *shape):
-    """A block's computation on one input (C, H, W), traced, for `plots.block_diagram`: the steps `before` the fork, in
-    the residual `branch`, in the `shortcut` (None where there is none) and `after` the sum, each (name, shape). Raises
-    ValueError for a block that computes something else."""
+    """A block's computation on one input (C, H, W), for `plots.block_diagram`: the steps `before` the fork, in the
+    residual `branch`, in the `shortcut` (None if there is none) and `after` the sum, each (name, shape). ValueError for
+    a block that computes something else."""
     block = on_meta(block)
     graph, layers = BlockTracer().trace(block), dict(block.named_modules())
     ShapeProp(fx.GraphModule(block, graph)).propagate(torch.empty(1, *shape, device="meta"))
@@ -107,13 +99,13 @@ def block_graph(block, *shape):
         return [*chain(node.args[0]), node] if node.args else [node]
 
     def steps(chosen):
-        return [(step_name(n, layers) if n.args else "X", tuple(n.meta["tensor_meta"].shape[1:]))
+        return [(step_name(layers.get(n.target, n.target)) if n.args else "X", tuple(n.meta["tensor_meta"].shape[1:]))
                 for n in chosen if n in nodes]
 
     add = next((n for n in nodes if n.target in (operator.add, operator.iadd)), None)
     if add is None:
         return {"before": steps(nodes), "branch": [], "shortcut": None, "after": []}
     left, right = map(chain, add.args)
-    fork = max(i for i in range(min(len(left), len(right))) if left[i] is right[i]) + 1
+    fork = sum(a is b for a, b in zip(left, right, strict=False))
     return {"before": steps(left[:fork]), "branch": steps(left[fork:]), "shortcut": steps(right[fork:]),
             "after": steps(nodes[nodes.index(add):])}

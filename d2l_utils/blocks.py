@@ -3,32 +3,24 @@
 A block maps X (N, C_in, H, W) to (N, C_out, H/strides, W/strides); C_out is `num_channels` times its `expansion`.
 """
 
-from numbers import Integral
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import skip_init
 
-
-def check_whole(**arguments):
-    """ValueError for the first argument that is not a whole number of at least 1."""
-    for name, value in arguments.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+from .engine.settings import check_counts
 
 
 def conv(input_channels, num_channels, kernel_size, strides=1, bias=False, generator=None):
     """A convolution that keeps the map's size, or divides it by `strides`: He et al.'s normal weights (fan-out), drawn
     on the CPU, so that a seed gives every device the same."""
-    check_whole(input_channels=input_channels, num_channels=num_channels, strides=strides)
-    device = torch.get_default_device()
-    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, stride=strides, padding=kernel_size // 2,
-                      bias=bias, device="meta" if device.type == "meta" else "cpu")
+    check_counts(input_channels=input_channels, num_channels=num_channels, strides=strides)
+    layer = skip_init(nn.Conv2d, input_channels, num_channels, kernel_size, strides, kernel_size // 2, bias=bias,
+                      device="cpu")
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if bias:
         nn.init.zeros_(layer.bias)
-    return layer.to(device)
+    return layer.to(torch.get_default_device())
 
 
 def batch_norm(channels, norm=True):
@@ -60,10 +52,9 @@ def projection(input_channels, num_channels, strides=1, norm=True):
 def make_shortcut(kind, input_channels, num_channels, strides=1, use_1x1conv=False, norm=True):
     """A block's shortcut. `kind`: "identity" (a projection if `use_1x1conv`), "A" (zeros for new channels), "B"
     (projection where the shape changes), "C" (projection always) or None (none). Raises ValueError."""
-    if kind not in ("identity", "A", "B", "C", None):
-        raise ValueError(f'shortcut must be "identity", "A", "B", "C" or None, got {kind!r}')
-    if use_1x1conv and kind in ("A", None):
-        raise ValueError(f'shortcut must be "identity", "B" or "C" with use_1x1conv=True, got {kind!r}')
+    if kind not in ("identity", "A", "B", "C", None) or (use_1x1conv and kind in ("A", None)):
+        raise ValueError('shortcut must be "identity", "A", "B", "C" or None, neither "A" nor None with '
+                         f"use_1x1conv=True, got {kind!r}")
     same = input_channels == num_channels and strides == 1
     if kind is None:
         return None
@@ -71,12 +62,10 @@ def make_shortcut(kind, input_channels, num_channels, strides=1, use_1x1conv=Fal
         return projection(input_channels, num_channels, strides, norm)
     if same:
         return nn.Identity()
-    change = f"{input_channels} channels in, {num_channels} out, strides={strides}"
-    if kind == "identity":
-        raise ValueError(f'use_1x1conv must be True, or shortcut "A", "B" or "C", where input and output cannot be '
-                         f"added: {change}, got use_1x1conv=False")
-    if input_channels > num_channels:
-        raise ValueError(f'shortcut must be "B" or "C" where channels are dropped: {change}, got {kind!r}')
+    if kind == "identity" or input_channels > num_channels:
+        raise ValueError(f'use_1x1conv must be True, or shortcut "B" or "C" (or "A" unless channels are dropped), for '
+                         f"{input_channels} channels in, {num_channels} out, strides={strides}; got "
+                         f"use_1x1conv=False, shortcut={kind!r}")
     return PadShortcut(num_channels - input_channels, strides)
 
 
@@ -142,70 +131,43 @@ class Bottleneck(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """A pre-activation block, He et al. 2016 Fig. 1b: norm and ReLU before each convolution, nothing after the sum.
-    `branch` is the residual branch after its first norm and ReLU. A projection takes the activated input, as in the
-    authors' code."""
+    """A pre-activation block, He et al. 2016 Fig. 1b: norm and ReLU before each convolution (`kernels` are their sizes,
+    the first 3x3 has the stride), nothing after the sum. A projection takes the activated input, as in the authors'
+    code. Arguments and shapes as those of `Residual` and `Bottleneck`."""
+
+    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
+                 shortcut="identity", norm=True, zero_init=False):
+        super().__init__()
+        channels, out = input_channels, num_channels * self.expansion
+        for i, kernel in enumerate(self.kernels, 1):
+            width = out if i == len(self.kernels) else num_channels
+            stride = strides if i == self.kernels.index(3) + 1 else 1
+            setattr(self, f"bn{i}", batch_norm(channels, norm))
+            setattr(self, f"conv{i}", last := conv(channels, width, kernel, stride, bias=not norm))
+            channels = width
+        self.downsample = make_shortcut(shortcut, input_channels, out, strides, use_1x1conv, norm=False)
+        if zero_init:
+            nn.init.zeros_(last.weight)
 
     def forward(self, X):
         Z = F.relu(self.bn1(X))
         if self.downsample is None:
             return self.branch(Z)
-        projects = isinstance(self.downsample, nn.Sequential)
-        return self.branch(Z) + self.downsample(Z if projects else X)
+        return self.branch(Z) + self.downsample(Z if isinstance(self.downsample, nn.Sequential) else X)
 
 
 class PreActResidual(PreActivation):
-    """Pre-activation block of two 3x3 convolutions. Shapes as `Residual`."""
-    expansion = 1
-
-    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
-                 shortcut="identity", norm=True, zero_init=False):
-        super().__init__()
-        self.bn1 = batch_norm(input_channels, norm)
-        self.conv1 = conv(input_channels, num_channels, 3, strides, bias=not norm)
-        self.bn2 = batch_norm(num_channels, norm)
-        self.conv2 = conv(num_channels, num_channels, 3, bias=not norm)
-        self.downsample = make_shortcut(shortcut, input_channels, num_channels, strides, use_1x1conv, norm=False)
-        if zero_init:
-            nn.init.zeros_(self.conv2.weight)
+    """The pre-activation block of two 3x3 convolutions."""
+    expansion, kernels = 1, (3, 3)
 
     def branch(self, Z):
         return self.conv2(F.relu(self.bn2(self.conv1(Z))))
 
 
 class PreActBottleneck(PreActivation):
-    """Pre-activation bottleneck of the 164- and 1001-layer nets: 1x1, 3x3, 1x1. Shapes as `Bottleneck`."""
-    expansion = 4
-
-    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
-                 shortcut="identity", norm=True, zero_init=False):
-        super().__init__()
-        self.bn1 = batch_norm(input_channels, norm)
-        self.conv1 = conv(input_channels, num_channels, 1, bias=not norm)
-        self.bn2 = batch_norm(num_channels, norm)
-        self.conv2 = conv(num_channels, num_channels, 3, strides, bias=not norm)
-        self.bn3 = batch_norm(num_channels, norm)
-        self.conv3 = conv(num_channels, 4 * num_channels, 1, bias=not norm)
-        self.downsample = make_shortcut(shortcut, input_channels, 4 * num_channels, strides, use_1x1conv, norm=False)
-        if zero_init:
-            nn.init.zeros_(self.conv3.weight)
+    """The pre-activation bottleneck of the 164- and 1001-layer nets."""
+    expansion, kernels = 4, (1, 3, 1)
 
     def branch(self, Z):
         Z = self.conv2(F.relu(self.bn2(self.conv1(Z))))
         return self.conv3(F.relu(self.bn3(Z)))
-
-
-@torch.no_grad()
-def delta_(net, keep=0.0):
-    """Make every convolution of a net or block a delta kernel (channel i to channel i) plus `keep` times its weights,
-    and every batch norm the identity in eval mode, in place: at `keep` 0 a plain block then copies an input >= 0, but
-    for rounding. Returns `net`."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.mul_(keep).add_(nn.init.dirac_(torch.empty_like(layer.weight)))
-            if layer.bias is not None:
-                layer.bias.zero_()
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.reset_parameters()
-            layer.running_var.fill_(1 - layer.eps)         # the norm divides by the root of running_var + eps
-    return net

@@ -1,14 +1,10 @@
-"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747; MIT licence): a bundled subset, the full set, batches.
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747; MIT licence), and an epoch's order and draws.
 
 The bundled file holds the first 10,000 training and the first 2,000 test images, so nothing needs a network.
 """
 
 import hashlib
-import io
-import os
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,23 +15,12 @@ from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, STD = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
-BUNDLED = Path(__file__).parent / "bundled" / "fashion_mnist_12k.npz"
-BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-FILES = {  # the original files and the SHA-256 of their content, unzipped (mirrors zip it differently)
-    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
-OTHER_SOURCE = ("remove it, then run again to use another source (a folder in $D2L_DATA, Debian's "
-                "dataset-fashion-mnist, a download)")
+ORDER, AUGMENT, NET = range(3)          # what an epoch's random numbers are for; NET's purpose has the rank added
 
 
 @dataclass(frozen=True, eq=False)
 class FashionMNIST:
-    """Images as uint8 tensors (N, 1, size, size), labels as int64 tensors (N,), and the ten class names. Two sets are
-    equal when they are the same object; sha256() compares what is in them."""
+    """Images as uint8 tensors (N, 1, size, size), labels as int64 tensors (N,), and the ten class names."""
 
     X_train: torch.Tensor
     y_train: torch.Tensor
@@ -44,10 +29,10 @@ class FashionMNIST:
     classes: tuple = CLASSES
 
     def sha256(self):
-        """The SHA-256 of all four tensors, as hexadecimal digits: which pictures a result comes from."""
+        """The SHA-256 of all four tensors in hexadecimal: which pictures a result comes from."""
         digest = hashlib.sha256()
         for tensor in (self.X_train, self.y_train, self.X_test, self.y_test):
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def split(self, n):
@@ -59,23 +44,12 @@ class FashionMNIST:
                 (self.X_train[kept:], self.y_train[kept:]))
 
 
-def pool2x2(X):
-    """uint8 images (N, 1, 28, 28) -> (N, 1, 14, 14): the rounded mean of each 2x2 square."""
-    return torch.cat([F.avg_pool2d(part.float(), 2).round().to(torch.uint8) for part in X.split(10_000)])
-
-
 def normalise(X):
     """uint8 images -> float32 with the training pixels' mean 0 and standard deviation 1; float input as it is."""
     return X if X.is_floating_point() else X.float().div_(255).sub_(MEAN).div_(STD)
 
 
-class Purpose(IntEnum):
-    """What an epoch's random numbers are for: each has its own generator. The net's has its process's rank added."""
-
-    ORDER, AUGMENT, NET = 0, 1, 2
-
-
-def epoch_generator(seed, epoch, purpose=Purpose.ORDER):
+def epoch_generator(seed, epoch, purpose=ORDER):
     """A CPU generator that follows from (seed, epoch, purpose): the same random numbers whatever the device."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
@@ -88,9 +62,8 @@ def epoch_order(n, seed, epoch):
 def epoch_changes(n, size, seed, epoch):
     """What crop_and_flip does to each of an epoch's n images of `size` pixels: shifts (n, 2) of up to `size` / 14
     pixels (2 of 28), and whether it is mirrored (n,). He et al. 2015 section 4.2."""
-    generator, most = epoch_generator(seed, epoch, Purpose.AUGMENT), max(1, size // 14)
-    return (torch.randint(-most, most + 1, (n, 2), generator=generator),
-            torch.rand(n, generator=generator) < 0.5)
+    generator, most = epoch_generator(seed, epoch, AUGMENT), max(1, size // 14)
+    return torch.randint(-most, most + 1, (n, 2), generator=generator), torch.rand(n, generator=generator) < 0.5
 
 
 def crop_and_flip(X, shift, flip):
@@ -109,53 +82,20 @@ def crop_and_flip(X, shift, flip):
     return X.permute(0, 3, 1, 2)
 
 
-def fetch(folder):
-    """Have torchvision download the four original files; returns the folder that they are in."""
-    from torchvision.datasets import FashionMNIST as Published
-    return Published(folder, download=True).raw_folder
-
-
-def find_full():
-    """The folder of the full set: `$D2L_DATA`, Debian's package, the user's cache, or a fresh download."""
-    if named := os.environ.get("D2L_DATA"):
-        missing = [name for name in FILES if sources.find([name], named) is None]
-        if missing:
-            raise FileNotFoundError(f"D2L_DATA must be a folder with {', '.join(FILES)}; {named!r} lacks "
-                                    f"{', '.join(missing)}")
-        return Path(named)
-    cache = sources.cache_folder()
-    return sources.find(FILES, DEBIAN, cache) or sources.download(
-        fetch, FILES, cache, "Fashion-MNIST",
-        f"Use the bundled subset (full=False), or put {', '.join(FILES)} into a folder and set D2L_DATA to it, "
-        "or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
-
-
-def read_full():
-    """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
-    folder = find_full()
-    contents = {name: sources.verified(folder / name, sha256, OTHER_SOURCE) for name, sha256 in FILES.items()}
-    return [np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28) if "images" in name
-            else np.frombuffer(content, np.uint8, offset=8) for name, content in contents.items()]
-
-
-def read_bundled():
-    """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
-    with np.load(io.BytesIO(sources.verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
-        return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
-
-
 def fashion_mnist(full=False, size=28, device=None):
-    """Fashion-MNIST on `device` (default: `choose_device()`), images of `size` 28 or 14 pixels a side (2x2 means).
-
-    The bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000: from `$D2L_DATA`, Debian's package, the
-    user's cache or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline.
-    """
+    """Fashion-MNIST on `device` (default: `choose_device()`), images of `size` 28 or 14 pixels a side (2x2 means): the
+    bundled 10,000 + 2,000 images, or with `full=True` all 60,000 + 10,000 from `$D2L_DATA`, Debian's package, the
+    user's cache or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline."""
     if size not in (14, 28):
         raise ValueError(f"size must be 14 or 28, got {size!r}")
-    device = choose_device(device)
-    X_train, y_train, X_test, y_test = read_full() if full else read_bundled()
-    images = [torch.from_numpy(X.copy())[:, None] for X in (X_train, X_test)]
-    if size == 14:
-        images = [pool2x2(X) for X in images]
-    labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
-    return FashionMNIST(*(t.to(device) for pair in zip(images, labels, strict=True) for t in pair))
+    device, tensors = choose_device(device), []
+    for array in sources.read_full() if full else sources.read_bundled():
+        tensor = torch.tensor(array)
+        if array.ndim == 1:
+            tensor = tensor.long()
+        else:
+            tensor = tensor[:, None]
+            if size == 14:
+                tensor = F.avg_pool2d(tensor.float(), 2).round().byte()
+        tensors.append(tensor.to(device))
+    return FashionMNIST(*tensors)

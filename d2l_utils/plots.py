@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.text import Annotation
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import IdentityTransform
 
-# Okabe and Ito's colours, told apart by colour-blind readers. The page has a shade of each for light and one for dark.
+from .engine.labels import EndLabel
+
+# Okabe and Ito's colours, told apart by colour-blind readers; the page has a light and a dark shade of each
 PLAIN, RESIDUAL, NEUTRAL, ACCENT = "#d55e00", "#0072b2", "#767676", "#009e73"
 COLOURS = {"none": PLAIN, "A": RESIDUAL, "B": "#8f6fe8", "C": "#cc79a7"}
 NAMES = {"none": "plain", "A": "residual", "B": "residual, option B", "C": "residual, option C"}
@@ -19,39 +19,15 @@ STYLE = Path(__file__).with_name("book.mplstyle")     # how the book's figures l
 
 
 def figure(width=3.5, height=2.2, **subplots):
-    """A Figure outside pyplot and its axes: `subplots` are those of `Figure.subplots`. Sizes are in inches: 3.5 fill a
-    phone, and on wider screens the figure grows. Panels are Figures of their own: show() and explore() take lists."""
+    """A Figure outside pyplot and its axes, `subplots` as in `Figure.subplots`; in inches, of which a phone shows 3.5.
+    Panels are Figures of their own: show() and explore() take lists."""
     with style.context(STYLE, after_reset=True):
         fig = Figure(figsize=(width, height))
         return fig, fig.subplots(**subplots)
 
 
-def apart(heights, gap):
-    """The heights moved as little as needed (least squares) for neighbours to be `gap` apart, order kept."""
-    order = np.argsort(heights, kind="stable")
-    steps = gap * np.arange(len(order))
-    free = np.asarray(heights, float)[order] - steps
-    pooled = [max(min(free[i:k].mean() for k in range(j + 1, len(free) + 1)) for i in range(j + 1))
-              for j in range(len(free))]
-    moved = np.empty(len(free))
-    moved[order] = pooled + steps
-    return moved
-
-
-class EndLabel(Annotation):
-    """A word to the right of a line's last point; those of the same axes move apart when they are drawn."""
-
-    def update_positions(self, renderer):
-        labels = [text for text in self.axes.texts if isinstance(text, EndLabel)]
-        self.axes.get_xlim(), self.axes.get_ylim()              # settled now: matplotlib puts it off until it draws
-        ends = self.axes.transData.transform([label.xy for label in labels])[:, 1]
-        clear = apart(ends.clip(self.axes.bbox.y0, self.axes.bbox.y1), renderer.points_to_pixels(1.2 * self.get_size()))
-        self.set_y((clear - ends)[labels.index(self)] / renderer.points_to_pixels(1))
-        super().update_positions(renderer)
-
-
 def end_label(text, x, y, ax, colour):
-    """`text` in `colour` beside the last point (x, y) of a line, clear of the labels of other lines. Returns ax."""
+    """`text` beside the last point (x, y) of a line, clear of the labels of other lines. Returns ax."""
     ax.add_artist(EndLabel(text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", color=colour,
                            annotation_clip=False, clip_on=False, transform=IdentityTransform()))
     return ax
@@ -59,7 +35,7 @@ def end_label(text, x, y, ax, colour):
 
 def runs(table, ax, colour, label=None, percent=True, median=False, **line):
     """Runs as thin lines and their mean, or median, on top, with `label` at its end: `table` has a row per run and a
-    column per x. Returns ax. Raises ValueError where a number is missing: a mean over fewer runs says so in words."""
+    column per x. Returns ax. Raises ValueError where a number is missing."""
     missing = table.index[table.isna().any(axis=1)].tolist()
     if missing:
         raise ValueError(f"table must have every number of every run, but some are missing in {missing}: leave these "
@@ -113,12 +89,12 @@ def block_diagram(graph, ax, title=""):
     if shortcut is not None:
         fork, total = 0.5 - len(before), -len(before) - len(branch)
         first = (fork + total + len(shortcut) - 1) / 2
-        ys = [fork, *[y for j in range(len(shortcut)) for y in (first - j + 0.31, first - j - 0.31)], total]
+        boxes = [first - j for j in range(len(shortcut))]
         ax.plot([0, side], [fork, fork], [side, 0.35], [total, total], color=RESIDUAL, linewidth=2.2)
-        for start, end in zip(ys[::2], ys[1::2], strict=True):
-            ax.plot([side, side], [start, end], color=RESIDUAL, linewidth=2.2)
-        for j, (label, _) in enumerate(shortcut):
-            layer_box(label, side, first - j, ax, colour=RESIDUAL)
+        ax.vlines(side, [fork, *(y - 0.31 for y in boxes)], [*(y + 0.31 for y in boxes), total], RESIDUAL,
+                  linewidth=2.2, capstyle="projecting")
+        for y, (label, _) in zip(boxes, shortcut, strict=True):
+            layer_box(label, side, y, ax, colour=RESIDUAL)
         if not shortcut:
             ax.text(side + 0.15, first, "identity", va="center", color=RESIDUAL)
     ax.set(xlim=(-1.6, 4.8), ylim=(-len(chain), 0.5), title=title)

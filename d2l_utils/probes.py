@@ -1,14 +1,11 @@
 """What a net does: its gradients, what flows through it, what each block is for.
 
-A probe leaves the net as it found it, also when interrupted, and computes in the weights' precision on their device;
-uint8 pictures are normalised. With `train=True` batch norm takes the statistics of the pictures it sees, as in
-training, with False its running averages. Bad arguments raise ValueError.
+A probe works on a copy of the net, in the weights' precision and on their device; uint8 pictures are normalised. With
+`train=True` batch norm takes the statistics of the pictures it sees, as in training, with False its running averages.
+Bad arguments raise ValueError.
 """
 
 import contextlib
-import itertools
-from functools import partial
-from unittest import mock
 
 import pandas as pd
 import torch
@@ -16,18 +13,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from .blocks import check_whole, make_shortcut
+from .blocks import make_shortcut
 from .data import normalise
+from .engine.checks import check_images, check_targets
+from .engine.settings import check_counts
+from .engine.state import choose, watched
 
 
-def ready(net, X, y=None, train=True):
+def ready(net, X, y=None):
     """Pictures X (N, C, H, W), normalised where they are uint8, and labels y (N,), on the net's device."""
-    if X.dim() != 4 or not len(X):
-        raise ValueError(f"X must have shape (N, C, H, W) with N at least 1, got {tuple(X.shape)}")
-    if y is not None and (y.shape != X.shape[:1] or y.dtype != torch.int64):
-        raise ValueError(f"y must be {len(X)} labels (int64), one a picture, got {y.dtype} {tuple(y.shape)}")
-    if train and len(X) == 1 and any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-        raise ValueError("X must hold at least 2 pictures where batch norm takes their statistics (train=True), got 1")
+    check_images("X", X)
+    if y is not None:
+        check_targets("y", y, len(X), labels=True)
     weight = next(net.parameters())
     return normalise(X.to(weight.device)).to(weight.dtype), None if y is None else y.to(weight.device)
 
@@ -38,7 +35,7 @@ def layer_names(net):
 
 
 def blocks_of(net):
-    """The net's residual or plain blocks, a dict by name: layer1.0, layer1.1 and so on."""
+    """The net's residual or plain blocks by name: layer1.0, layer1.1 and so on."""
     blocks = {name: module for name, module in net.named_modules() if hasattr(module, "downsample")}
     if not blocks:
         raise ValueError(f"net must have residual or plain blocks, got a {type(net).__name__} without")
@@ -46,62 +43,31 @@ def blocks_of(net):
 
 
 def last_of_branch(block):
-    """The name and the last module of a block's residual branch."""
-    return [child for child in block.named_children() if child[0] != "downsample"][-1]
-
-
-def choose(modules, names):
-    """Those of `modules`, a dict, that are called `names`."""
-    for name in names:
-        if name not in modules:
-            raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {name!r}")
-    return {name: modules[name] for name in names}
-
-
-@contextlib.contextmanager
-def watched(net, train, names=()):
-    """call(X, weights) is the net's output on copies of its statistics; call.seen then has (input, output) of the
-    modules `names`. Afterwards hooks are gone and modes are what they were."""
-    chosen = choose(dict(net.named_modules()), names)
-
-    def call(X, weights):
-        copies = {name: buffer.clone() for name, buffer in net.named_buffers()}
-        return functional_call(net, {**weights, **copies}, (X,))
-
-    def note(name, module, inputs, output):
-        call.seen[name] = inputs[0], output
-
-    call.seen = {}
-    with contextlib.ExitStack() as after:
-        for name, module in chosen.items():
-            after.callback(module.register_forward_hook(partial(note, name)).remove)
-        for module in net.modules():
-            after.callback(setattr, module, "training", module.training)
-        net.train(train)
-        yield call
+    """The name of the last module of a block's residual branch."""
+    return [name for name, _ in block.named_children() if name != "downsample"][-1]
 
 
 def gradients(net, X, y, train=True):
-    """The gradients of the mean loss on X, y: for each parameter (also a frozen one), and for what enters each layer;
-    two dicts by name. The first layer's input is X."""
-    weights = {name: weight.detach().requires_grad_() for name, weight in net.named_parameters()}
-    with torch.enable_grad(), watched(net, train, layer_names(net)) as call:
-        loss = F.cross_entropy(call(X.detach().requires_grad_(), weights), y)
-        inputs = {name: seen[0] for name, seen in call.seen.items()}
-        found = torch.autograd.grad(loss, [*weights.values(), *inputs.values()], allow_unused=True,
-                                    materialize_grads=True)
-    return dict(zip(weights, found, strict=False)), dict(zip(inputs, found[len(weights):], strict=True))
+    """The gradients of the mean loss on X, y for each parameter, and for what enters each layer: two dicts by name."""
+    X, y = ready(net, X, y)
+    net, seen = watched(net, train, layer_names(net))
+    weights = dict(net.requires_grad_().named_parameters())
+    with torch.enable_grad():
+        loss = F.cross_entropy(net(X.detach().requires_grad_()), y)
+        sources = [*weights.values(), *(entering for entering, _ in seen.values())]
+        found = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
+    return dict(zip(weights, found, strict=False)), dict(zip(seen, found[len(weights):], strict=True))
 
 
 def gradient_norms(net, X, y, train=True):
     """The gradients of the mean loss on X (N, C, H, W), y (N,), a row per convolution and linear layer. Euclidean
-    norms: `gradient` and `weight`, of its weights; `relative`, their quotient; `product`, which a rescaling under norm
-    leaves as it is; `input`, of the gradient at what enters the layer: at a block's first layer that is the stream."""
-    weights, inputs = gradients(net, *ready(net, X, y, train), train)
-    names = [f"{name}.weight" for name in inputs]
-    norms = [torch.stack([tensor.norm() for tensor in tensors]).tolist() for tensors in (
-        [weights[name] for name in names], [net.get_parameter(name).detach() for name in names], inputs.values())]
-    table = pd.DataFrame({"layer": list(inputs), "gradient": norms[0], "weight": norms[1], "input": norms[2]})
+    norms: `gradient` and `weight`, of its weights; `relative`, their quotient; their `product`; `input`, of the
+    gradient at what enters the layer: at a block's first layer that is the stream."""
+    weights, inputs = gradients(net, X, y, train)
+    table = pd.DataFrame(
+        [[name, *torch.stack([weights[f"{name}.weight"].norm(), net.get_parameter(f"{name}.weight").detach().norm(),
+                              entering.norm()]).tolist()] for name, entering in inputs.items()],
+        columns=["layer", "gradient", "weight", "input"])
     return table.assign(relative=table.gradient / table.weight, product=table.gradient * table.weight)
 
 
@@ -113,62 +79,56 @@ def mean_cosine(gram):
 
 
 def gradient_agreement(net, X, y, batch_size=128, train=True):
-    """How far the gradients of different batches agree (gradient confusion, Sankararaman et al. 2019,
-    arXiv:1904.06963). X, y are cut into batches, at least two; a row per layer: the mean `cosine` of its weights'
-    gradients over all pairs of batches; in the last row, "all", of the whole gradients."""
+    """How far gradients of different batches of X, y agree (gradient confusion, Sankararaman et al. 2019,
+    arXiv:1904.06963): a row per layer, the mean `cosine` of its weights' gradients over all pairs of batches; in the
+    last row, "all", of the whole gradients."""
     if len(X) < 2 * batch_size:
         raise ValueError(f"X must hold at least 2 batches of batch_size={batch_size}, got {len(X)} pictures")
-    ends = range(batch_size, len(X) + 1, batch_size)
-    batches = [ready(net, X[end - batch_size:end], y[end - batch_size:end], train) for end in ends]
-    found = [gradients(net, *batch, train)[0] for batch in batches]
-    rows = {name: torch.stack([gradient[name].flatten() for gradient in found]) for name in found[0]}
-    grams = {name: row @ row.T for name, row in rows.items()}
-    chosen = [*(grams[f"{name}.weight"] for name in layer_names(net)), sum(grams.values())]
-    cosines = torch.stack([mean_cosine(gram) for gram in chosen]).tolist()
-    return pd.DataFrame({"layer": [*layer_names(net), "all"], "cosine": cosines})
+    found = [gradients(net, X[i:i + batch_size], y[i:i + batch_size], train)[0]
+             for i in range(0, len(X) - batch_size + 1, batch_size)]
+    grams = {name: (rows := torch.stack([gradient[name].flatten() for gradient in found])) @ rows.T
+             for name in found[0]}
+    chosen = {name: grams[f"{name}.weight"] for name in layer_names(net)} | {"all": sum(grams.values())}
+    return pd.DataFrame({"layer": list(chosen), "cosine": torch.stack([*map(mean_cosine, chosen.values())]).tolist()})
 
 
 def path_agreement(net, start, end, label, points=128, train=True):
-    """The mean cosine of the loss's gradients with respect to neighbouring ones of `points` pictures, on the line from
-    `start` to `end` (C, H, W): near 1 where they change slowly, near 0 where they are shattered (Balduzzi et al. 2017,
-    arXiv:1702.08591). With `train=True` norm takes the line's own statistics."""
-    if start.dim() != 3 or start.shape != end.shape or points < 2:
-        raise ValueError(f"start and end must be pictures of one shape (C, H, W) and points at least 2, got "
+    """The mean cosine of the loss's gradients with respect to neighbours among `points` pictures on the line from
+    `start` to `end` (C, H, W): near 1 where it changes slowly, near 0 where it is shattered (Balduzzi et al. 2017,
+    arXiv:1702.08591)."""
+    if start.shape != end.shape or points < 2:
+        raise ValueError("start and end must be pictures of one shape and points at least 2, got "
                          f"{tuple(start.shape)}, {tuple(end.shape)} and {points!r}")
     (start, end), _ = ready(net, torch.stack([start, end]))
-    line = torch.linspace(0, 1, points).to(start)[:, None, None, None]
-    X = start + line * (end - start)
-    slopes = next(iter(gradients(net, X, torch.full_like(X[:, 0, 0, 0], int(label)).long(), train)[1].values()))
+    X = start + torch.linspace(0, 1, points).to(start)[:, None, None, None] * (end - start)
+    slopes, *_ = gradients(net, X, torch.full((points,), int(label)), train)[1].values()
     return F.cosine_similarity(slopes[1:].flatten(1), slopes[:-1].flatten(1), eps=1e-30).mean().item()
 
 
 @torch.no_grad()
 def responses(net, X, layers, train=True):
     """(What enters, what comes out of) each module called in `layers` for X (N, C, H, W), a dict by name."""
-    X, _ = ready(net, X, train=train)
-    with watched(net, train, layers) as call:
-        call(X, dict(net.named_parameters()))
-    return call.seen
+    X, _ = ready(net, X)
+    net, seen = watched(net, train, layers)
+    net(X)
+    return seen
 
 
 def response_std(net, X, layers=None, train=True):
-    """The standard deviation of layers' responses to X, a row a layer, over pictures, channels and pixels: of the
-    modules called `layers`, by default of the norms, before any ReLU (He et al. 2015 Fig. 7), or where there are none
-    of the convolutions and linear layers."""
-    if layers is None:
-        norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        layers = norms or layer_names(net)
-    found = responses(net, X, layers, train)
+    """The standard deviation of what layers give for X, a row a layer: of the modules called `layers`, by default of
+    the norms, before any ReLU (He et al. 2015 Fig. 7), without norms of the convolutions and linear layers."""
+    norms = [name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    found = responses(net, X, layers or norms or layer_names(net), train)
     return pd.DataFrame({"layer": list(found), "std": [output.std().item() for _, output in found.values()]})
 
 
 def branch_share(net, X, train=True):
-    """How much each block adds, a row a block: `branch`, the variance of what its layers give; `stream`, of what its
-    shortcut carries, or where there is none of what enters it; `share`, the one over the other (De and Smith 2020,
-    arXiv:2002.10444). A variance is a channel's over pictures and pixels, averaged over the channels."""
+    """How much each block adds, a row a block: `branch`, the mean variance of its branch's channels over pictures and
+    pixels; `stream`, of its shortcut's, or in a plain block its input's; `share`, the one over the other (De and Smith
+    2020, arXiv:2002.10444)."""
     seen, rows = responses(net, X, [name for name, _ in net.named_modules() if name], train), []
     for name, block in blocks_of(net).items():
-        branch = seen[f"{name}.{last_of_branch(block)[0]}"][1]
+        branch = seen[f"{name}.{last_of_branch(block)}"][1]
         stream = seen[name][0] if block.downsample is None else seen[f"{name}.downsample"][1]
         rows.append([name, *(H.var((0, 2, 3), correction=0).mean().item() for H in (branch, stream))])
     table = pd.DataFrame(rows, columns=["block", "branch", "stream"])
@@ -176,9 +136,8 @@ def branch_share(net, X, train=True):
 
 
 def effective_rank(net, X, layer="fc", train=True):
-    """How many directions N pictures fill in what enters `layer`, by default the head: exp of the entropy of the
-    singular values of that matrix (N, numbers), scaled to sum to 1 (Roy and Vetterli 2007). It is 1 where all are
-    multiples of one vector, 0 where they are zero, NaN where they are not finite."""
+    """How many directions pictures fill in what enters `layer`, by default the head: exp of the entropy of that
+    matrix's singular values, scaled to sum to 1 (Roy and Vetterli 2007). 0 for zeros, NaN where not all is finite."""
     H = responses(net, X, [layer], train)[layer][0].flatten(1).double().cpu()
     if not H.isfinite().all() or not H.any():
         return float("nan") if H.any() else 0.0
@@ -191,21 +150,21 @@ def effective_rank(net, X, layer="fc", train=True):
 def lesion(net, *blocks):
     """Within `with lesion(net, "layer2.0"):` these blocks' residual branches give zero (Veit et al. 2016,
     arXiv:1605.06431); a plain block becomes option A's shortcut."""
-    with contextlib.ExitStack() as after:
+    with contextlib.ExitStack() as hooks:
         for block in choose(blocks_of(net), blocks).values():
-            (_, last), instead = last_of_branch(block), torch.zeros_like
+            part, instead = block.get_submodule(last_of_branch(block)), lambda last, inputs, Y: torch.zeros_like(Y)
             if block.downsample is None:
-                layers = [child for child in block.children() if isinstance(child, nn.Conv2d)]
-                sizes = layers[0].in_channels, layers[-1].out_channels, max(layer.stride[0] for layer in layers)
-                last, instead = block, make_shortcut("A", *sizes).forward
-            after.enter_context(mock.patch.object(last, "forward", instead))
+                stride = max(layer.stride[0] for layer in block.children() if isinstance(layer, nn.Conv2d))
+                part, instead = block, lambda block, inputs, Y, stride=stride: make_shortcut(
+                    "A", inputs[0].shape[1], Y.shape[1], stride)(inputs[0])
+            hooks.enter_context(part.register_forward_hook(instead))
         yield net
 
 
 def filter_normalised(net, generator):
     """A random direction in the space of weights, a dict by name: each filter's part as long as the filter, norm and
-    bias still (Li et al. 2018, arXiv:1712.09913, section 4). `generator` is a CPU generator."""
-    direction = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in net.named_parameters()}
+    bias still (Li et al. 2018, arXiv:1712.09913). `generator` is a CPU generator."""
+    direction = {name: torch.zeros_like(weight.detach()) for name, weight in net.named_parameters()}
     for name, weight in net.named_parameters():
         if weight.dim() > 1:
             d = torch.randn(weight.shape, generator=generator).to(direction[name])
@@ -216,22 +175,23 @@ def filter_normalised(net, generator):
 
 @torch.no_grad()
 def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, train=True, batch_size=1000):
-    """The mean loss on X, y at the weights w + a d + b e, `points` values each of a and b from -extent to extent: a
-    DataFrame, a its index and b its columns. `directions` are d and e, dicts of a tensor a parameter in its shape; by
-    default two of `filter_normalised`, from `seed`."""
-    check_whole(points=points, batch_size=batch_size)
-    X, y = ready(net, X, y, train)
-    weights, generator = {name: w.detach() for name, w in net.named_parameters()}, torch.Generator().manual_seed(seed)
-    directions = [filter_normalised(net, generator) for _ in range(2)] if directions is None else directions
-    for name, w in weights.items():
-        if len(directions) != 2 or any(name not in d or d[name].shape != w.shape for d in directions):
-            raise ValueError(f"directions must be two dicts with a tensor of each parameter's shape, {tuple(w.shape)} "
-                             f"for {name}, got something else")
-    axis, losses = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist(), []
-    with watched(net, train) as call:
-        for a, b in itertools.product(axis, axis):
-            moved = {name: w + a * directions[0][name] + b * directions[1][name] for name, w in weights.items()}
-            losses.append(sum(F.cross_entropy(call(X[i:i + batch_size], moved), y[i:i + batch_size], reduction="sum")
-                              for i in range(0, len(X), batch_size)))
-    table = (torch.stack(losses) / len(X)).reshape(points, points).tolist()
-    return pd.DataFrame(table, index=axis, columns=axis)
+    """The mean loss on X, y at the weights w + a d + b e, `points` values each of a (the index) and b (the columns)
+    from -extent to extent. `directions` d and e are dicts by parameter, by default `filter_normalised`, from `seed`."""
+    check_counts(points=points, batch_size=batch_size)
+    X, y = ready(net, X, y)
+    net, _ = watched(net, train)
+    weights, generator = dict(net.named_parameters()), torch.Generator().manual_seed(seed)
+    directions = directions or [filter_normalised(net, generator) for _ in range(2)]
+    shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (weights, *directions)]
+    if shapes != 3 * shapes[:1]:
+        raise ValueError("directions must be two dicts of a tensor for each parameter, by its name and in its shape")
+    d, e = directions
+
+    def loss(a, b):
+        moved = {name: w + a * d[name] + b * e[name] for name, w in weights.items()}
+        total = sum(F.cross_entropy(functional_call(net, moved, X_batch), y_batch, reduction="sum")
+                    for X_batch, y_batch in zip(X.split(batch_size), y.split(batch_size), strict=True))
+        return (total / len(X)).item()
+
+    axis = torch.linspace(-extent, extent, points, dtype=torch.float64).tolist()
+    return pd.DataFrame([[loss(a, b) for b in axis] for a in axis], index=axis, columns=axis)

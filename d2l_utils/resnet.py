@@ -16,10 +16,11 @@ the same order; the children are what is computed, one after another (a flatten 
 
 from numbers import Integral
 
-import torch
 from torch import nn
 
-from .blocks import Bottleneck, PreActivation, Residual, batch_norm, check_whole, conv
+from .blocks import Bottleneck, PreActivation, Residual, batch_norm, conv
+from .engine.checks import check_channels
+from .engine.settings import check_counts
 from .engine.sources import published_state, published_weights
 
 
@@ -37,16 +38,6 @@ def resnet_block(input_channels, num_channels, num_residuals,
     return blocks
 
 
-def check_images(X, stem):
-    """ValueError unless the tensor X has the shape (N, C, H, W) that the convolution `stem` takes. What a tracer puts
-    in X's place, and a stem that is no convolution any more, pass."""
-    channels = getattr(stem, "in_channels", None)
-    if channels is None or not isinstance(X, torch.Tensor) or torch.jit.is_tracing():
-        return
-    if X.dim() != 4 or X.shape[1] != channels:
-        raise ValueError(f"X must have shape (N, {channels}, H, W), got {tuple(X.shape)}")
-
-
 class ResNet(nn.Module):
     """Stem, stages of blocks, global average pooling and a linear head: (N, in_channels, H, W) -> (N, num_classes).
     `stem` is "imagenet" (7x7 stride 2 and max-pooling) or "small" (3x3); stage i has `counts[i]` blocks of width
@@ -55,9 +46,8 @@ class ResNet(nn.Module):
     def __init__(self, block, counts, widths, stem, in_channels, num_classes, shortcut="B", norm=True,
                  zero_init=False):
         super().__init__()
-        check_whole(in_channels=in_channels, num_classes=num_classes)
-        self.preact, self.num_stages = issubclass(block, PreActivation), len(counts)
-        imagenet, channels = stem == "imagenet", widths[0]
+        check_counts(in_channels=in_channels, num_classes=num_classes)
+        self.preact, imagenet, channels = issubclass(block, PreActivation), stem == "imagenet", widths[0]
         self.conv1 = conv(in_channels, channels, 7 if imagenet else 3, 2 if imagenet else 1, bias=not norm)
         if not self.preact:
             self.bn1, self.relu = batch_norm(channels, norm), nn.ReLU()
@@ -72,21 +62,19 @@ class ResNet(nn.Module):
         if self.preact:
             self.bn_last, self.relu = batch_norm(channels, norm), nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.steps = [name for name, _ in self.named_children()]
         self.fc = nn.Linear(channels, num_classes)
 
     @property
     def stages(self):
         """The stages, a list of `Sequential`s of blocks."""
-        return [getattr(self, f"layer{i + 1}") for i in range(self.num_stages)]
+        return [getattr(self, name) for name in self.steps if name.startswith("layer")]
 
     def forward(self, X):
-        check_images(X, self.conv1)
-        X = self.conv1(X)
-        X = self.maxpool(X if self.preact else self.relu(self.bn1(X)))
-        for stage in self.stages:
-            X = stage(X)
-        X = self.avgpool(self.relu(self.bn_last(X)) if self.preact else X)     # (N, C, 1, 1)
-        return self.fc(X.flatten(1))
+        check_channels(X, self.conv1)
+        for name in self.steps:
+            X = getattr(self, name)(X)
+        return self.fc(X.flatten(1))                      # (N, C, 1, 1) -> (N, C)
 
 
 def small_resnet(depth, shortcut="A", norm=True, block=Residual, width=16, in_channels=1, num_classes=10,
@@ -99,7 +87,7 @@ def small_resnet(depth, shortcut="A", norm=True, block=Residual, width=16, in_ch
                          f"up to 1202) for {block.__name__}, got {depth!r}")
     if shortcut not in ("A", "B", "C", None):
         raise ValueError(f'shortcut must be "A", "B", "C" or None, got {shortcut!r}')
-    check_whole(width=width)
+    check_counts(width=width)
     return ResNet(block, [(depth - 2) // convs] * 3, [width, 2 * width, 4 * width], "small", in_channels, num_classes,
                   shortcut, norm, zero_init)
 
@@ -108,46 +96,28 @@ COUNTS = {18: (Residual, (2, 2, 2, 2)), 34: (Residual, (3, 4, 6, 3)), 50: (Bottl
           101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
 
 
-def imagenet_resnet(depth, in_channels=3, num_classes=1000, **options):
-    """A net of He et al. 2015 Table 1 in torchvision's layout; `options` are `shortcut`, `norm` and `zero_init`."""
-    block, counts = COUNTS[depth]
-    return ResNet(block, counts, (64, 128, 256, 512), "imagenet", in_channels, num_classes, **options)
+def imagenet_resnet(depth):
+    """The function that builds the net of He et al. 2015 Table 1 with `depth` layers."""
+    def build(in_channels=3, num_classes=1000, **options):
+        return ResNet(*COUNTS[depth], (64, 128, 256, 512), "imagenet", in_channels, num_classes, **options)
+
+    build.__name__ = build.__qualname__ = f"resnet{depth}"
+    build.__doc__ = f"ResNet-{depth} in torchvision's layout; `options` are `shortcut`, `norm` and `zero_init`."
+    return build
 
 
-def resnet18(in_channels=3, num_classes=1000, **options):
-    """ResNet-18, see `imagenet_resnet`."""
-    return imagenet_resnet(18, in_channels, num_classes, **options)
-
-
-def resnet34(in_channels=3, num_classes=1000, **options):
-    """ResNet-34, see `imagenet_resnet`."""
-    return imagenet_resnet(34, in_channels, num_classes, **options)
-
-
-def resnet50(in_channels=3, num_classes=1000, **options):
-    """ResNet-50, see `imagenet_resnet`."""
-    return imagenet_resnet(50, in_channels, num_classes, **options)
-
-
-def resnet101(in_channels=3, num_classes=1000, **options):
-    """ResNet-101, see `imagenet_resnet`."""
-    return imagenet_resnet(101, in_channels, num_classes, **options)
-
-
-def resnet152(in_channels=3, num_classes=1000, **options):
-    """ResNet-152, see `imagenet_resnet`."""
-    return imagenet_resnet(152, in_channels, num_classes, **options)
+resnet18, resnet34, resnet50, resnet101, resnet152 = map(imagenet_resnet, COUNTS)
 
 
 def get_resnet(depth, pretrained=False, weights="V1"):
-    """ResNet-18, 34, 50, 101 or 152 in eval mode. `pretrained=True` gives it torchvision's published ImageNet weights
-    of the generation `weights`, "V1" or (from 50 layers on) "V2", and their `preprocess` (picture -> input) and
-    `classes` (names). Raises ValueError for another depth or a damaged file, ConnectionError offline."""
+    """ResNet-18, 34, 50, 101 or 152 in eval mode. `pretrained=True` gives it torchvision's ImageNet weights of the
+    generation `weights`, "V1" or (from 50 layers on) "V2", their `preprocess` (picture -> input) and `classes` (names).
+    Raises ValueError for another depth or a damaged file, ConnectionError offline."""
     if depth not in COUNTS or not isinstance(depth, Integral):
         raise ValueError(f"depth must be one of {', '.join(map(str, COUNTS))}, got {depth!r}")
     if not isinstance(pretrained, bool):
         raise TypeError(f"pretrained must be True or False, got {pretrained!r}")
-    net, published = imagenet_resnet(depth).eval(), published_weights(f"resnet{depth}", weights)
+    net, published = imagenet_resnet(depth)().eval(), published_weights(f"resnet{depth}", weights)
     if pretrained:
         net.load_state_dict(published_state(published.url))
         vars(net)["preprocess"] = published.transforms()           # beside the net's children, not among them

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .data import FashionMNIST, Purpose, crop_and_flip, epoch_changes, epoch_generator, epoch_order, normalise
+from .data import NET, FashionMNIST, crop_and_flip, epoch_changes, epoch_generator, epoch_order, normalise
 from .engine import checks, distributed
-from .engine.checkpoints import Checkpoint, describe
+from .engine.checkpoints import Checkpoint
 from .engine.distributed import rank, world_size
 from .engine.hardware import autocast, choose_precision, keep_memory
-from .engine.progress import Progress
-from .engine.settings import COUNT, Settings, obey, one_of
+from .engine.progress import Diverged, Progress
+from .engine.settings import Settings, check_counts, obey
 from .engine.small_maps import small_maps_side_by_side
 from .engine.state import device_of, eval_mode, seeded_draws, training_form
 
@@ -25,31 +25,6 @@ TRAIN_IMAGES_MEASURED = 10_000          # training loss and error are measured o
 
 class History(pd.DataFrame):
     """A row per epoch: epoch, train_loss, train_error, (val_*, test_*), lr at its end, seconds of training."""
-
-    @property
-    def _constructor(self):
-        return History
-
-    @classmethod
-    def of(cls, rows, loss=F.cross_entropy):
-        """The table of these rows; without any it has its columns all the same."""
-        columns = ["epoch", "train_loss", *["train_error"] * (loss is F.cross_entropy), "lr", "seconds"]
-        return cls(rows, columns=None if rows else columns)
-
-
-class Diverged(FloatingPointError):
-    """A loss was no finite number: at `step` (the first is 0) and the rate `lr` of a run whose `history` has the
-    epochs before; step and lr are None where a net was evaluated."""
-
-    def __init__(self, step=None, lr=None, history=None):
-        super().__init__(step, lr, history)
-        self.step, self.lr, self.history = step, lr, history
-
-    def __str__(self):
-        if self.step is None:
-            return "the loss is not a finite number: the net's weights or answers are not, or too large"
-        return (f"the loss is not a finite number at step {self.step}, at rate {self.lr:.3g}: "
-                "try a lower lr, a longer warmup, norm=True, or clip=1.0")
 
 
 def one_cycle(done, warmup):
@@ -141,17 +116,15 @@ def train_step(net, X, y, optimizer, precision=None, clip=None,
 
 
 def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_entropy, on_step=None, settled=None):
-    """One pass over the training images; returns the last rate and the seconds it took. `settled()` is called after
-    each step."""
+    """One pass over the training images, `settled()` called after each step; returns the last rate and the seconds."""
     start, steps = time.perf_counter(), math.ceil(len(data.X_train) / settings.batch_size)
-    reduce, shard = (distributed.average_gradients, distributed.shard) if world_size() > 1 else (None, None)
     with small_maps_side_by_side(net, data.X_train.device, settings.precision):
-        for step, (X, y) in enumerate(batches(data, epoch, settings, shard), start=epoch * steps):
+        for step, (X, y) in enumerate(batches(data, epoch, settings, distributed.shard), start=epoch * steps):
             lr = learning_rate(step / (settings.epochs * steps), settings.lr, settings.schedule, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            progress.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip, reduce, loss,
-                                         on_step and partial(on_step, step)))
+            progress.step(lr, train_step(net, X, y, optimizer, settings.precision, settings.clip,
+                                         distributed.average_gradients, loss, on_step and partial(on_step, step)))
             if settled is not None:
                 settled()
     distributed.average_batch_norm(net)
@@ -159,58 +132,57 @@ def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_en
 
 
 def answers(net, X, precision):
-    """What the net gives for images X, which move to its device and are normalised there: float32 or wider."""
+    """What the net gives, in float32, for images X, which move to its device and are normalised there."""
     X = normalise(X.to(device_of(net, X))).contiguous(memory_format=torch.channels_last)
     with autocast(X.device, precision):
         return net(X).float()
 
 
 @torch.no_grad()
-def sum_of_losses_and_errors(net, X, y, precision, loss, batch_size=1000):
-    """The sums of the losses and of the wrong answers on X, y in eval mode: a tensor (2,) on the net's device."""
-    total = torch.zeros(2, device=device_of(net, X))
+def mean_loss_and_error(net, X, y, precision, loss, batch_size=1000, n=None):
+    """[mean loss, share of wrong answers] on X, y in eval mode, for another loss than cross-entropy [mean loss]. Where
+    X, y are one of many processes' share of `n` images, the means are over all of these."""
+    total = torch.zeros(1 + (loss is F.cross_entropy), device=device_of(net, X))
     with eval_mode(net), small_maps_side_by_side(net, total.device, precision):
         for i in range(0, len(X), batch_size):
-            y_hat, y_batch = answers(net, X[i:i + batch_size], precision), y[i:i + batch_size].to(total.device)
+            y_hat, targets = answers(net, X[i:i + batch_size], precision), y[i:i + batch_size].to(total.device)
             if loss is F.cross_entropy:
-                total[0] += loss(y_hat, y_batch, reduction="sum")
-                total[1] += (y_hat.argmax(1) != y_batch).sum()
+                total[0] += loss(y_hat, targets, reduction="sum")
+                total[1] += (y_hat.argmax(1) != targets).sum()
             else:
-                total[0] += loss(y_hat, y_batch) * len(y_batch)
-    return total
+                total[0] += loss(y_hat, targets) * len(targets)
+    if n is not None:
+        distributed.all_reduce([total])
+    return [value / (n or len(X)) for value in total.tolist()]
 
 
 def evaluate(net, X, y, *, precision=None, batch_size=1000, loss=F.cross_entropy):
     """Mean loss and error (share of wrong answers, 0 to 1; None for another loss than cross-entropy) on images X
-    (N, C, H, W), labels or targets y (N, ...), in eval mode; the net's mode is restored. X moves to the net's device in
-    batches. Raises TypeError or ValueError for a bad argument, Diverged for a loss that is no finite number."""
+    (N, C, H, W), labels or targets y (N, ...), in eval mode, on the net's device. Raises TypeError or ValueError for a
+    bad argument, Diverged for a loss that is no finite number."""
     labels = loss is F.cross_entropy
-    checks.check_examples("X", X, "y", y, labels)
-    checks.check_dtype("X", X, net)
-    batch_size = obey("batch_size", batch_size, *COUNT)
+    checks.check_images("X", X, net)
+    checks.check_targets("y", y, len(X), labels)
+    check_counts(batch_size=batch_size)
     with eval_mode(net), torch.no_grad():
         checks.check_answer(answers(net, X[:1], precision), "y", y, labels)
-    mean_loss, error = (total / len(X) for total in
-                        sum_of_losses_and_errors(net, X, y, precision, loss, batch_size).tolist())
+    mean_loss, *error = mean_loss_and_error(net, X, y, precision, loss, batch_size)
     if not math.isfinite(mean_loss):
         raise Diverged
-    return mean_loss, error if labels else None
+    return mean_loss, error[0] if labels else None
 
 
 def row_of_epoch(net, train, piles, epoch, settings, optimizer, progress, loss, on_step):
-    """Train for one epoch and measure loss and, for cross-entropy, error in eval mode on each of the piles; many
-    processes share the images. The history's row; Diverged where a loss is no finite number."""
-    draws = epoch_generator(settings.seed, epoch, Purpose.NET + rank()).initial_seed()
+    """Train for one epoch and measure the piles of images, shared among processes: the history's row, a dict."""
+    draws = epoch_generator(settings.seed, epoch, NET + rank()).initial_seed()
     row, mine = {"epoch": epoch + 1}, slice(rank(), None, world_size())
     with seeded_draws(train.X_train.device, draws) as settled:
         lr, seconds = train_epoch(net, train, epoch, settings, optimizer, progress, loss, on_step, settled)
         for name, (X, y) in piles.items():
-            total = sum_of_losses_and_errors(net, X[mine], y[mine], settings.precision, loss)
-            distributed.all_reduce([total])
-            row[f"{name}_loss"], error = (value / len(X) for value in total.tolist())
-            row |= {f"{name}_error": error} if loss is F.cross_entropy else {}
-            if not math.isfinite(row[f"{name}_loss"]):
+            means = mean_loss_and_error(net, X[mine], y[mine], settings.precision, loss, n=len(X))
+            if not math.isfinite(means[0]):
                 raise Diverged(progress.done, lr)
+            row |= zip((f"{name}_loss", f"{name}_error"), means, strict=False)
     return row | {"lr": lr, "seconds": seconds}
 
 
@@ -221,25 +193,26 @@ def run(net, data, settings, loss, checkpoint, show, on_step, on_epoch):
     piles = {"train": (train.X_train[:TRAIN_IMAGES_MEASURED], train.y_train[:TRAIN_IMAGES_MEASURED])}
     piles |= {"val": held_out} if settings.validation else {}
     piles |= {"test": (data.X_test, data.y_test)} if settings.test else {}
+    measures = ("loss", "error")[:1 + (loss is F.cross_entropy)]
+    columns = ["epoch", *(f"{name}_{measure}" for name in piles for measure in measures), "lr", "seconds"]
     optimizer = sgd(net, settings.lr, settings.momentum, settings.weight_decay)
-    alone = checkpoint is None and world_size() == 1
-    saved = Checkpoint(checkpoint, {} if alone else describe(settings, net, data, loss))
+    saved = Checkpoint(checkpoint, settings, net, data, loss)
     rows, steps = saved.load(net, optimizer), math.ceil(len(train.X_train) / settings.batch_size)
-    with closing(Progress(settings.epochs, steps, rows, show, Diverged)) as progress:
+    with closing(Progress(settings.epochs, steps, rows, show)) as progress:
         try:
             for epoch in range(len(rows), settings.epochs):
                 rows.append(row_of_epoch(net, train, piles, epoch, settings, optimizer, progress, loss, on_step))
                 saved.save(net, optimizer, rows)
                 if on_epoch is not None and rank() == 0:
-                    on_epoch(History.of(rows, loss))
+                    on_epoch(History(rows, columns=columns))
         except Diverged as error:
-            error.history = History.of(rows, loss)
+            error.history = History(rows, columns=columns)
             raise
         except KeyboardInterrupt:
             progress.interrupted(checkpoint)
             if world_size() > 1:                # the other processes must not wait for this one
                 raise
-    return History.of(rows, loss)
+    return History(rows, columns=columns)
 
 
 def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, progress=True, schedule="one-cycle",
@@ -247,24 +220,20 @@ def fit(net, data, epochs, *, lr=0.1, batch_size=128, seed=0, checkpoint=None, p
         precision=None, loss=F.cross_entropy, on_step=None, on_epoch=None):
     """Train `net` in place on `data` (a FashionMNIST), on the data's device; return its History.
 
-    `lr` is the peak rate of `schedule` (see `learning_rate`); `clip` bounds the gradient's norm; the last `validation`
-    training images are held out and measured; `test=True` measures the test images too. Loss and error are measured in
-    eval mode at the end of each epoch. `checkpoint=PATH` saves after each epoch and, called again, goes on from there.
-    `loss(y_hat, y)`, a mean over the batch, may be another, also of images: then there is no error and no `augment`.
-    `on_step(step, loss, net)` is called when a step's gradients are there, before clipping and update,
-    `on_epoch(history)` after each epoch. Modules with no parameter to train, and those in eval mode, keep statistics
-    and mode; net.train() beforehand trains all. Modes and memory layout are given back. The process keeps freed memory
-    from then on. A net that draws random numbers takes torch's global generators, seeded, and gives them back as they
-    were. Interrupting returns what there is. Raises TypeError or ValueError for a bad argument or checkpoint, Diverged
-    (a FloatingPointError) where a loss is no finite number.
-    """
-    checks.check_data(data, FashionMNIST, loss is F.cross_entropy, test, augment)
-    checks.check_trainable(net)
+    `lr` is the peak rate of `schedule`; `clip` bounds the gradient's norm; the last `validation` training images are
+    held out and measured, with `test=True` the test images too. `checkpoint=PATH` saves after each epoch and, called
+    again, goes on from there. `loss(y_hat, y)` may be another mean over the batch, also of images: then there is no
+    error and no `augment`. `on_step(step, loss, net)` sees a step's gradients before clipping and update,
+    `on_epoch(history)` each epoch's row. Frozen modules and those in eval mode keep their statistics; modes, memory
+    layout and torch's random state are given back, freed memory is kept. Interrupting returns what there is. Raises
+    TypeError or ValueError for a bad argument or checkpoint, Diverged where a loss is no finite number."""
+    checks.check_fit(net, data, FashionMNIST, loss, test, augment)
     device = data.X_train.device
     settings = Settings(
-        epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, schedule=one_of("schedule", schedule, SCHEDULES),
-        warmup=warmup, momentum=momentum, weight_decay=weight_decay, clip=clip, augment=augment,
-        validation=validation, test=test, precision=choose_precision(device, precision))
+        epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup, momentum=momentum,
+        weight_decay=weight_decay, clip=clip, augment=augment, validation=validation, test=test,
+        schedule=obey("schedule", schedule, ", ".join(map(repr, SCHEDULES)), str, SCHEDULES.__contains__),
+        precision=choose_precision(device, precision))
     distributed.init_process_group(device)
     keep_memory()
     with training_form(net.to(device)):

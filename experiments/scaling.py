@@ -1,4 +1,4 @@
-"""Chapter 06: the same `fit` in 1 and 2 processes on this machine, at the same batch (strong scaling) and at the same
+"""Appendix C: the same `fit` in 1 and 2 processes on this machine, at the same batch (strong scaling) and at the same
 batch per process (weak scaling): images a second, and the seconds that one exchange of gradients takes.
 
 Each measurement is a `torchrun` of this file; the process that starts it only collects.

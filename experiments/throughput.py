@@ -1,4 +1,4 @@
-"""Chapter 05: how fast the textbook's recipe, a plain torch loop and `fit` train, side by side; what each step buys;
+"""Appendix B: how fast the textbook's recipe, a plain torch loop and `fit` train, side by side; what each step buys;
 what share of the machine that is; what `fit` adds to its bare steps; a step's time against depth.
 
 `textbook`: PIL pictures, Resize and ToTensor, DataLoader, float32, plain loop. `torchvision`: torchvision's resnet18,

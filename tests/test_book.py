@@ -112,6 +112,20 @@ def test_every_solution_is_right_on_its_page(site):
         assert [line for line in unanswered if not line.startswith("not answered yet")] == []
 
 
+def test_what_has_moved_is_where_its_old_address_leads(site, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "_ext")
+    from book import MOVED
+    for page, places in MOVED.items():
+        path, ids = site / f"{page}.html", {}
+        assert path.is_file(), page
+        for name, target in places.items():
+            file = file_of(target, path, site)
+            ids[file] = ids.get(file) or Page(file.read_text(encoding="utf-8")).ids
+            anchor = urlsplit(target).fragment
+            assert not anchor or anchor in ids[file], f"{page}#{name} leads to {target}"
+            assert "" in places or name not in ids[path], f"{page}#{name} is there"
+
+
 def test_pages_and_scripts_are_small(site):
     sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in site.rglob("*.html")
              if "_static" not in path.parts}

@@ -222,6 +222,27 @@ def test_an_address_brings_the_state_back(page, visit):
         again.context.close()
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    ("06_scaling_out.html", "C_scaling_out.html"),
+    ("06_scaling_out.html#is-it-the-same-gradient", "C_scaling_out.html#is-it-the-same-gradient"),
+    ("06_scaling_out.html#second_process?batch=128+each", "C_scaling_out.html#what-does-a-second-process-buy"),
+    ("05_training.html#time-to-92", "B_speed.html#time-to-92"),
+    ("05_training.html#recipe_step?step=textbook", "B_speed.html#ladder"),
+    ("05_training.html#the-run", "05_training.html#a-run-and-its-error-bar"),
+    ("05_training.html#summary", "05_training.html#summary")])
+def test_an_old_address_leads_to_where_its_text_is_now(visit, old, new):
+    page = visit(f"chapters/{old}")
+    page.wait_for_url(f"**/chapters/{new}")
+    assert page.wrong == []
+    page.context.close()
+
+
+def test_an_old_page_leads_on_without_javascript(visit):
+    page = visit("chapters/06_scaling_out.html", java_script_enabled=False)
+    page.wait_for_url("**/chapters/C_scaling_out.html")
+    page.context.close()
+
+
 def test_a_foreign_fragment_changes_nothing(page):
     for explorer in explorers(page)[:1]:
         before = explorer.shown()

@@ -170,6 +170,14 @@ def test_broken_rule_is_seen(folder, breaks, message):
     assert message in said(book, folder)
 
 
+def test_a_source_under_the_figure_is_a_link_to_its_record(folder):
+    book = sample()
+    replace("[The runs](../d2l_utils/recorded/sample.csv)", "The runs.")(book)
+    assert "no link to d2l_utils/recorded/sample.csv" in said(book, folder)
+    add('d2l.source("sample")')(book)
+    assert said(book, folder) == ""
+
+
 def test_every_rule_has_a_chapter_that_breaks_it(folder):
     seen = set()
     for breaks, _ in BREAKING:

@@ -28,11 +28,11 @@ def digest(arrays):
 # What is bundled
 
 def test_bundled_subset_is_the_first_images_of_the_full_set():
-    bundled = data.read_bundled()
+    bundled = sources.read_bundled()
     assert [array.shape for array in bundled] == [(10_000, 28, 28), (10_000,), (2_000, 28, 28), (2_000,)]
     assert digest(bundled) == CONTENT
-    if all((data.DEBIAN / name).is_file() for name in data.FILES):      # where it is there, from the source itself
-        full = data.read_full()
+    if sources.find(sources.FILES, sources.DEBIAN):      # where it is there, from the source itself
+        full = sources.read_full()
         assert [len(array) for array in full] == [60_000, 60_000, 10_000, 10_000]
         assert all((part == whole[:len(part)]).all() for part, whole in zip(bundled, full, strict=True))
 
@@ -90,7 +90,7 @@ def tiny(tmp_path, monkeypatch):
     folder, random = tmp_path / "source", np.random.default_rng(0)
     folder.mkdir()
     checksums, resources = {}, []
-    for name in data.FILES:
+    for name in sources.FILES:
         n = 60 if "train" in name else 10
         shape = (n, 28, 28) if "images" in name else (n,)
         header = np.array([0x0800 + len(shape), *shape], ">i4").tobytes()          # uint8, so many dimensions
@@ -98,8 +98,8 @@ def tiny(tmp_path, monkeypatch):
         (folder / name).write_bytes(gzip.compress(content))
         checksums[name] = hashlib.sha256(content).hexdigest()
         resources.append((name, hashlib.md5((folder / name).read_bytes()).hexdigest()))
-    monkeypatch.setattr(data, "FILES", checksums)
-    monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
+    monkeypatch.setattr(sources, "FILES", checksums)
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no-such-package")
     monkeypatch.setattr(Published, "resources", resources)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return folder
@@ -123,9 +123,9 @@ def test_full_set_is_downloaded_once_and_verified(tiny, server):
     images = d2l.fashion_mnist(full=True, device="cpu")
     assert images.X_train.shape == (60, 1, 28, 28)
     assert images.y_test.shape == (10,)
-    assert cached() == sorted(data.FILES)
+    assert cached() == sorted(sources.FILES)
     asked = list(server.asked)
-    assert set(asked) == {f"/{name}" for name in data.FILES}
+    assert set(asked) == {f"/{name}" for name in sources.FILES}
     d2l.fashion_mnist(full=True, device="cpu")
     assert server.asked == asked
 
@@ -164,7 +164,7 @@ def test_d2l_data_wins_and_must_be_complete(tiny, server, monkeypatch):
     monkeypatch.setenv("D2L_DATA", str(tiny))
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
     (tiny / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"D2L_DATA must be a folder with .* lacks t10k-labels-idx1-ubyte.gz"):
+    with pytest.raises(FileNotFoundError, match=rf"D2L_DATA must be a folder with .*, got '{tiny}'"):
         d2l.fashion_mnist(full=True)
     assert server.asked == []
 
@@ -178,9 +178,9 @@ def test_without_a_home_data_are_found_or_the_choices_named(tiny, server, monkey
         d2l.fashion_mnist(full=True)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "~").exists()
-    monkeypatch.setattr(data, "DEBIAN", tiny)
+    monkeypatch.setattr(sources, "DEBIAN", tiny)
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
-    monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-package")
+    monkeypatch.setattr(sources, "DEBIAN", tmp_path / "no-such-package")
     monkeypatch.setenv("D2L_DATA", str(tiny))
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
     assert server.asked == []
@@ -189,11 +189,11 @@ def test_without_a_home_data_are_found_or_the_choices_named(tiny, server, monkey
 def test_the_package_is_tried_before_the_cache(tiny, monkeypatch):
     cache = sources.cache_folder()
     cache.mkdir(parents=True)
-    for name in data.FILES:
+    for name in sources.FILES:
         (cache / name).write_bytes(b"damaged")
     with pytest.raises(ValueError, match="is damaged"):
         d2l.fashion_mnist(full=True)
-    monkeypatch.setattr(data, "DEBIAN", tiny)
+    monkeypatch.setattr(sources, "DEBIAN", tiny)
     assert len(d2l.fashion_mnist(full=True).X_train) == 60
 
 
@@ -208,16 +208,16 @@ def test_damaged_file_is_named_with_both_checksums_and_the_remedy(tiny, monkeypa
             d2l.fashion_mnist(full=True)
         message = str(error.value)
         assert str(path) in message
-        assert data.FILES[path.name] in message
+        assert sources.FILES[path.name] in message
         assert "remove it" in message
     assert hashlib.sha256(content).hexdigest() in message
 
 
 def test_damaged_bundle_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / data.BUNDLED.name
-    path.write_bytes(data.BUNDLED.read_bytes()[:-1])
-    monkeypatch.setattr(data, "BUNDLED", path)
-    with pytest.raises(ValueError, match=f"{path.name} is damaged: expected SHA-256 {data.BUNDLED_SHA256}, found"
+    path = tmp_path / sources.BUNDLED.name
+    path.write_bytes(sources.BUNDLED.read_bytes()[:-1])
+    monkeypatch.setattr(sources, "BUNDLED", path)
+    with pytest.raises(ValueError, match=f"{path.name} is damaged: expected SHA-256 {sources.BUNDLED_SHA256}, found"
                                          ".*install d2l_utils again"):
         d2l.fashion_mnist()
 

@@ -26,8 +26,8 @@ WRONG = {
     "02_identity check_descents": [
         ([0, 0, 1], "(0, 0)"), ([1, 1, 1], "(1, 1)"), ([1, 0, 0], "(0.5, -0.5)"),
         ([1, 0, float("nan")], "(0.5, -0.5)")],
-    "02_identity check_tie": [
-        ((4, 0), "reference"), ((20, 1), "0 of 5 seeds"), ((8, 1), "depth is 4 or 20")],
+    "02_identity check_zero": [
+        ("both", "passes on"), ("conv1", "ReLU let back"), ("none", "one of the three")],
     "03_residual_block check_cost": [
         ((0, 1024, 1024), "shape changes"), ((0, 0, 1024), "batch norm too"),
         ((0, 0, 1056), "no bias"), ((1088, 0, 0), "count")],
@@ -54,16 +54,19 @@ WRONG = {
         ((2.2, False), "1 / sqrt(n)"), ((0.0, False), "root"), ((1.1, True), "sqrt(p (1 - p) / n)"),
         ((0.8, True), "difference")],
     "05_training check_state": [
-        (set(), "which epoch"), ({"order", "rate"}, "optimiser"), ({"order", "momentum"}, "schedule"),
-        ({"order", "rate", "momentum", "batch-norm averages"}, "buffers"), ({"luck"}, "luck")],
-    "06_scaling_out check_split": [
+        (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
+        (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
+    "B_speed check_wide": [
+        ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],
+    "B_speed check_arrived": [
+        ("A is 1.7 times as fast", "when did B"), ("B never gets there", "watched"), ("B is faster", "choose")],
+    "C_scaling_out check_split": [
         (["same"] * 4, "(b)"), (["different"] * 4, "(a)"),
         (["same", "different", "different", "same"], "(c)"),
         (["same", "different", "same", "different"], "(d)")],
-    "06_scaling_out check_steps": [
+    "C_scaling_out check_steps": [
         ((79, 79), "uses up"), ((20, 20), "shared"), ((316, 79), "together"), ((78, 19), "smaller")],
-    "06_scaling_out check_amdahl": [
-        (12.5, "100 / 8"), (15, "60 / 4"), (21.6, "0.6 x 0.6"), (40, "find the share")],
     "A_fair_race check_edge": [
         ("best", "lower rates"), ("worst", "luck"), ("nothing", "possible"), ("bounds", "one of the four")],
     "A_fair_race check_upset": [

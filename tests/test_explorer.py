@@ -77,7 +77,7 @@ def test_the_first_frame_is_html_and_the_others_are_json_in_order(book, shown):
 def test_ids_are_unique_in_all_frames_and_every_reference_has_its_id(book, shown):
     d2l.explore(curves, **AXES)
     frames = explorer.Frames(curves, AXES)
-    pictures = [frames[position][0] for position in frames.positions()]
+    pictures = [frames[position][0] for position in frames.choices]
     ids = [name for picture in pictures for name in re.findall(r'\sid="([^"]+)"', picture)]
     used = {name for picture in pictures for name in re.findall(r'(?:href="|url\()#([^")]+)', picture)}
     assert ids
@@ -137,7 +137,7 @@ def test_with_a_kernel_controls_are_widgets_and_frames_are_made_once(shown):
         return curves(depth, shortcut)
 
     d2l.explore(counted, **AXES)
-    slider, buttons, frame = shown[0].children
+    slider, buttons, frame, _ = shown[0].children
     assert isinstance(slider, widgets.SelectionSlider)
     assert isinstance(buttons, widgets.ToggleButtons)
     assert isinstance(frame, widgets.HTML)
@@ -159,7 +159,7 @@ def test_with_a_kernel_a_failing_choice_is_said_in_the_frame(shown):
         return "<table></table>", f"Number {n}."
 
     d2l.explore(fails_later, n=[1, 2, 3])
-    buttons, frame = shown[0].children
+    buttons, frame, _ = shown[0].children
     with pytest.raises(RuntimeError, match=r"fails_later\(n=3\) failed: ZeroDivisionError: no such net"):
         buttons.value = 3
     assert "fails_later(n=3) failed" in frame.value
@@ -280,7 +280,7 @@ def test_an_explorer_starts_where_it_is_told(book, shown, monkeypatch):
                       for shortcut in AXES["shortcut"] if (depth, shortcut) != (56, "none")]
     monkeypatch.delenv("D2L_BOOK")
     d2l.explore(curves, start={"depth": 56, "shortcut": "identity"}, **AXES)
-    slider, buttons, frame = shown[1].children
+    slider, buttons, frame, _ = shown[1].children
     assert (slider.value, buttons.value) == (56, "identity")
     assert "Depth 56, shortcut identity." in frame.value
 

@@ -13,6 +13,7 @@ from conftest import ROOT
 from test_build import build
 
 from d2l_utils import plots
+from d2l_utils.engine.labels import apart
 
 INKS = {plots.PLAIN, plots.RESIDUAL, plots.NEUTRAL, plots.ACCENT, *plots.COLOURS.values()}
 GROUNDS = {"light": "#ffffff", "dark": "#14181e"}                    # the theme's
@@ -144,7 +145,7 @@ def test_no_mean_is_drawn_over_a_missing_run(median):
     ([0, 30, 60], [0, 30, 60]), ([5, 5], [0, 10]), ([5, 5, 5], [-5, 5, 15]), ([8, 0, 100], [9, -1, 100]),
     ([0, 1, 12], [-17 / 3, 13 / 3, 43 / 3]), ([7], [7])])
 def test_labels_move_apart_as_little_as_needed(heights, expected):
-    assert plots.apart(heights, 10) == pytest.approx(expected)
+    assert apart(heights, 10) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import inspect
+import pickle
 import re
 
 import pytest
@@ -105,6 +107,14 @@ def test_map_sizes_of_table_1(depth, size, maps):
     for stage, side, width in zip(net.stages, maps, (64, 128, 256, 512), strict=True):
         X = stage(X)
         assert X.shape == (1, width * stage[0].expansion, side, side)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_each_function_has_its_name_and_arguments(depth):
+    build = ours(depth)
+    assert pickle.loads(pickle.dumps(build)) is build
+    assert (build.__name__, f"ResNet-{depth} " in build.__doc__) == (f"resnet{depth}", True)
+    assert list(inspect.signature(build).parameters) == ["in_channels", "num_classes", "options"]
 
 
 def test_textbook_resnet18_in_torchvisions_layout():
@@ -296,7 +306,7 @@ def test_zero_init_of_a_whole_net_and_its_default():
     (lambda: d2l.small_resnet(20.0), ["depth", "got 20.0"]),
     (lambda: d2l.small_resnet(32, block=d2l.PreActBottleneck), ["depth", "9n+2 (11, 20, 29, ...", "got 32"]),
     (lambda: d2l.small_resnet(20, "D"), ["shortcut", '"A", "B", "C" or None', "'D'"]),
-    (lambda: d2l.small_resnet(20, width=0), ["width", "at least 1", "got 0"]),
+    (lambda: d2l.small_resnet(20, width=0), ["width", "whole number from 1", "got 0"]),
     (lambda: d2l.small_resnet(20, in_channels=-1), ["in_channels", "got -1"]),
     (lambda: d2l.resnet18(num_classes=2.5), ["num_classes", "got 2.5"]),
     (lambda: d2l.resnet18()(torch.zeros(2, 1, 32, 32)), ["X", "(N, 3, H, W)", "(2, 1, 32, 32)"]),

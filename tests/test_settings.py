@@ -9,7 +9,7 @@ import torch
 from test_training import SETTINGS
 
 import d2l_utils as d2l
-from d2l_utils.engine.settings import Settings, obey, one_of
+from d2l_utils.engine.settings import Settings, check_counts, obey
 
 
 def test_every_setting_is_an_argument_of_fit_and_has_a_rule_or_was_checked_before():
@@ -39,6 +39,8 @@ def test_what_is_no_number_is_no_rate(value):
 
 def test_the_rules_alone():
     assert obey("augment", False, "True or False", bool) is False
-    assert one_of("schedule", "step", {"step": 1}) == "step"
-    with pytest.raises(ValueError, match=r"^shape must be 'a', 'b', got \['a'\]"):
-        one_of("shape", ["a"], ("a", "b"))
+    with pytest.raises(ValueError, match=r"^shape must be a or b, got \['a'\]"):
+        obey("shape", ["a"], "a or b", str, {"a": 1, "b": 2}.__contains__)
+    check_counts(width=np.int64(1), depth=20)
+    with pytest.raises(ValueError, match=r"^depth must be a whole number from 1, got 1\.0"):
+        check_counts(width=1, depth=1.0)

@@ -63,7 +63,8 @@ def test_black_follows_the_page_and_colours_are_its_variables(axes):
      "font: calc(11px * var(--figure-text, 1)) var(--figure-font, sans-serif); fill: var(--ink-0072b2, #0072b2)"),
     ("font: italic 700 7.7px 'DejaVu Sans Mono', monospace",
      "font: italic 700 calc(7.7px * var(--figure-text, 1)) monospace"),
-    ("font-family: 'DejaVu Sans Mono', monospace", "font-family: 'DejaVu Sans Mono', monospace"),
+    ("font-size: 9px; font-family: 'DejaVu Sans Mono', monospace; fill: #000000",
+     "font-size: calc(9px * var(--figure-text, 1)); font-family: monospace; fill: currentColor"),
     ("fill: none; stroke-opacity: 0.2", "fill: none; stroke-opacity: 0.2"),
     ("fill: url(#h0072b2)", "fill: url(#h0072b2)")])
 def test_fonts_and_colours_are_the_pages_in_both_ways_that_matplotlib_writes_them(css, expected):
@@ -90,6 +91,8 @@ def test_other_maths_stays_as_matplotlib_sets_it(axes):
     fig, ax = axes
     ax.set_title("$x^2$")
     assert "x2" in texts(drawn(fig))
+    ax.set_title("over $x^2$ it")
+    assert sorted("overx2it") in [sorted("".join(text.split())) for text in texts(drawn(fig))]     # spaces are letters
 
 
 def test_every_reference_has_its_id_and_equal_figures_have_none_in_common(axes):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
 from playwright.sync_api import sync_playwright
@@ -58,10 +59,10 @@ def caption(page):
 def chapter_02():
     """The functions with which chapter 02 descends."""
     book = json.loads((ROOT / "chapters" / "02_identity.ipynb").read_text(encoding="utf-8"))
-    names = {"np": np}
+    names = {"torch": torch}
     for cell in book["cells"]:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and source.startswith(("def others", "def descend", "def path")):
+        if cell["cell_type"] == "code" and source.startswith(("def loss_of", "def descend", "def path")):
             exec(source, names)
     return names
 
@@ -84,7 +85,7 @@ def test_a_ball_takes_the_chapters_path(play, origin):
         page.get_by_text("Move the origin").click()
     for start in [(0.1, 0.2), (0.2, -0.1), (-0.3, 0.1), (-0.1, -0.2), (0, 0), (1.5, -0.5)]:
         drop(page, *start)
-        there = chapter["path"](np.array(start, float), origin)
+        there = chapter["path"](start, origin).numpy()
         np.testing.assert_allclose(ball(page), there, rtol=1e-9, atol=1e-12)
         product = (origin + there[-1]).prod()
         assert ("it arrives" in caption(page)) == ((product - 1) ** 2 < 0.01)
@@ -121,7 +122,7 @@ def test_a_ball_rolls_and_ends_where_it_should(play):
     page = play("descent", {"steps": 60, "lr": 0.08}, reduced_motion="no-preference")
     drop(page, 0.1, 0.2)
     page.wait_for_function("document.querySelector('.toy-path').getAttribute('points').split(' ').length === 61")
-    assert ball(page)[-1] == pytest.approx(chapter_02()["path"](np.array([0.1, 0.2]), 0)[-1])
+    assert ball(page)[-1] == pytest.approx(chapter_02()["path"]((0.1, 0.2), 0)[-1].numpy())
 
 
 def build(page, pieces, shortcut="identity", change="same"):

@@ -1,8 +1,8 @@
 """run_grid() makes a recorded experiment, run by run, and survives `kill -9`."""
 
-import csv
-import io
+import json
 import time
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -15,43 +15,43 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..engine.files import whole
-from .provenance import Provenance
+from . import provenance
 from .records import RECORDED, array_name, as_written, recorded
 
-NOT_FINITE = {"nan", "inf", "-inf"}
+ORDER = {"diverged": 1, "entry": 2}
 
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None, defaults=None):
-    """Run `run(**config)` for every config that NAME.csv lacks, and append its rows; return the whole DataFrame.
+    """Run `run(**config)` for every config that NAME.csv lacks, append its rows, and return the whole DataFrame.
 
     `configs`: dicts of the same keys with scalar values, a whole number `seed` among them; lower seeds run first.
-    `run` returns rows (a DataFrame or a list of dicts) or (rows, {name: array}): the arrays go to NAME.npz. What does
-    not apply to a run is left out or None. A FloatingPointError or a number that is not finite is a result, too: the
-    run's rows say diverged=True. A row's `entry` is its invocation's place in NAME.json. `executor`: any
-    concurrent.futures.Executor. `defaults={column: value}`: what a new column says of the rows that are there.
+    `run` returns rows (a DataFrame or a list of dicts) or (rows, {name: array}) for NAME.npz; what does not apply is
+    left out or None. A FloatingPointError and a number that is not finite are results: the rows say diverged=True.
+    `executor`: any concurrent.futures.Executor. `defaults={column: value}`: what new columns say of old rows.
 
     Before any run: ValueError or TypeError for bad configs, PermissionError for a `folder` that cannot be written to,
-    RuntimeError where another grid writes to NAME. A TypeError for a result that is no rows, and any other exception
-    of `run`, stops the grid after the runs under way have been kept.
+    RuntimeError where another grid writes to NAME. Exceptions of `run`, and TypeError for a result that is no rows,
+    come when the runs under way have been kept.
     """
     keys, folder = check_configs(configs), Path(folder or RECORDED)
     record = Record(folder, name, keys, defaults or {})
-    if not record.lacking(configs) and not record.mended:
+    if not record.lacking(configs) and not record.stale:
         return recorded(name, folder)
     with alone(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
-        todo = sorted(record.lacking(configs), key=lambda config: config["seed"])
-        if record.mended:                   # a run that was not counted, old rows without entry, a new column
-            record.log.write()
-            record.write_rows()
-        if todo:
-            record.log.begin(data_sha256, threads)
+        todo = record.lacking(configs)
+        record.begin(provenance.entry(data_sha256, threads) if todo else None)
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
                 bar.update()
                 bar.set_postfix_str(" ".join(f"{key}={as_written(config[key])}" for key in keys))
     return recorded(name, folder)
+
+
+def label(config, keys):
+    """What tells a configuration from the others: its values as they are written."""
+    return tuple(as_written(config[key], key) for key in keys)
 
 
 def check_configs(configs):
@@ -71,92 +71,93 @@ def check_configs(configs):
     return keys
 
 
-def label(config, keys):
-    """What tells a configuration from the others: its values as they are written."""
-    return tuple(as_written(config[key], key) for key in keys)
-
-
 @contextmanager
 def alone(folder, name):
     """One grid at a time, in a folder that can be written to; the system frees the lock whatever ends this process."""
-    lock = filelock.FileLock(folder / f".{name}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(folder / f".{name}.lock").acquire(timeout=0)
     except filelock.Timeout:
         raise RuntimeError(f"another grid writes to {folder / name}.csv: let it end first") from None
     except OSError as error:
         raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
                               "pass folder=... to put the results elsewhere") from error
-    try:
+    with lock:
         for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
             part.unlink()
         yield
-    finally:
-        lock.release()
 
 
 class Record:
-    """NAME.csv as text, cell by cell, so that what is there stays as it was written; with NAME.json and NAME.npz."""
+    """NAME.csv as a table of texts, so that what is there stays as it was written, and NAME.json as a list of entries,
+    one for each time that runs were added: a row's `entry` is its place there. The files are `stale` where they lack a
+    new column, or a run is not counted because the process was killed."""
 
     def __init__(self, folder, name, keys, defaults):
-        self.path, self.keys, self.columns, self.rows = folder / f"{name}.csv", keys, list(keys), []
+        self.path, self.keys, self.table, self.entries = folder / f"{name}.csv", keys, pd.DataFrame(columns=keys), []
         if self.path.exists():
-            with open(self.path, encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows, self.columns = list(reader), list(reader.fieldnames)
-        new = [column for column in [*keys, *defaults] if column not in self.columns]
-        if missing := [key for key in new if key not in defaults]:
+            self.table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+            self.entries = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        new = [key for key in (*keys, *defaults, "entry") if key not in self.table]
+        if missing := [key for key in new if key in keys and key not in defaults]:
             raise ValueError(f"configs must have the keys of {self.path.name}: {missing} are new; give old rows a "
                              "value with defaults={...}, or move that file away first")
-        for row in self.rows:
-            row.update({column: as_written(defaults[column]) for column in new})
-        runs = dict.fromkeys(label(row, keys) for row in self.rows)
-        self.log = Provenance(self.path.with_suffix(".json"), len(runs))
-        self.mended = bool(self.rows and (new or self.log.mended or "entry" not in self.columns))
-        if self.rows and "entry" not in self.columns:
-            entries = dict(zip(runs, self.log.numbers(len(runs)), strict=True))
-            for row in self.rows:
-                row["entry"] = entries[label(row, keys)]
-        self.order(defaults)
-        self.done = set(runs)
+        for key in defaults.keys() & new:
+            self.table[key] = as_written(defaults[key], key)
+        counts = [entry["runs"] for entry in self.entries]
+        if "entry" in new:                      # rows of before they named theirs: runs were added entry by entry
+            number = self.table.groupby(keys, sort=False).ngroup()
+            places = np.searchsorted(np.cumsum(counts), number, side="right").clip(max=len(counts) - 1)
+            self.table["entry"] = places.astype(str)
+        self.stale = len(self.table) > 0 and (bool(new) or counts != self.counts())
 
-    def order(self, new):
-        """Take `new` columns in: keys first, then what was measured, then how it went."""
-        last = ["diverged", "entry"]
-        self.columns = [column for column in dict.fromkeys([*self.keys, *self.columns, *new]) if column not in last]
-        self.columns += last
+    def counts(self):
+        """How many runs each entry made."""
+        made = self.table.drop_duplicates(self.keys)["entry"].value_counts()
+        return [int(made.get(str(place), 0)) for place in range(len(self.entries))]
 
     def lacking(self, configs):
-        """The configs whose runs are not there."""
-        return [config for config in configs if label(config, self.keys) not in self.done]
+        """The configs whose runs are not there, lower seeds first."""
+        there = set(self.table[self.keys].itertuples(index=False, name=None))
+        return sorted((config for config in configs if label(config, self.keys) not in there),
+                      key=lambda config: config["seed"])
+
+    def begin(self, entry):
+        """Write what the files lack, and the entry of the runs that follow, if any do (then it is not None); warn
+        where other commits have made runs."""
+        self.start = time.perf_counter()
+        if entry is not None:
+            if others := {old["commit"] for old in self.entries if old["runs"]} - {entry["commit"]}:
+                warnings.warn(f"{self.path.stem}.json: rows of other commits are there already "
+                              f"({', '.join(sorted(others))})", stacklevel=3)
+            self.entries.append(entry)
+        self.write()
 
     def add(self, config, rows, arrays):
         """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
         made again, or counted later."""
         if arrays:
-            self.write_arrays({array_name(config, name): array for name, array in arrays.items()})
-        own = {key: as_written(config[key]) for key in self.keys} | {"entry": str(self.log.number)}
-        self.rows += [row | own for row in rows]
-        self.order(column for row in rows for column in row)
-        self.write_rows()
-        self.log.add_run()
+            path, arrays = self.path.with_suffix(".npz"), {array_name(config, name): arrays[name] for name in arrays}
+            if path.exists() and len(self.table):
+                with np.load(path) as file:
+                    arrays = dict(file) | arrays
+            with whole(path) as file:
+                np.savez_compressed(file, **arrays)
+        own = {key: as_written(config[key]) for key in self.keys} | {"entry": str(len(self.entries) - 1)}
+        self.table = pd.concat([self.table, pd.DataFrame(rows).assign(**own)])
+        self.entries[-1]["seconds"] = round(time.perf_counter() - self.start, 1)
+        self.write()
 
-    def write_rows(self):
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, restval="nan", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with whole(self.path) as file:
-            file.write(text.getvalue().encode())
-
-    def write_arrays(self, new):
-        path, old = self.path.with_suffix(".npz"), {}
-        if path.exists() and self.rows:
-            with np.load(path) as file:
-                old = dict(file)
-        with whole(path) as file:
-            np.savez_compressed(file, **old | new)
+    def write(self):
+        """Columns are the keys, what was measured, and how it went, in this order."""
+        columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
+        if len(self.table):
+            with whole(self.path) as file:
+                file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
+        for entry, count in zip(self.entries, self.counts(), strict=True):
+            entry["runs"] = count
+        with whole(self.path.with_suffix(".json")) as file:
+            file.write(json.dumps(self.entries, indent=1).encode() + b"\n")
 
 
 def outcomes(todo, run, executor):
@@ -164,26 +165,22 @@ def outcomes(todo, run, executor):
     if executor is None:
         yield from ((config, attempt(run, config)) for config in todo)
         return
-    futures = [executor.submit(attempt, run, config) for config in todo]
-    config_of, failed = dict(zip(futures, todo, strict=True)), None
+    def cancel():
+        for future in config_of:
+            future.cancel()
+
+    config_of = {executor.submit(attempt, run, config): config for config in todo}
     try:
-        for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            if future.exception() is None:
+        for future in as_completed(config_of):
+            if not future.cancelled() and future.exception() is None:
                 yield config_of[future], future.result()
-            elif failed is None:
-                failed = future.exception()
-                cancel(futures)
+            else:
+                cancel()
     finally:
-        cancel(futures)                       # an interrupted grid does not wait for runs that have not begun
-    if failed:
-        raise failed
-
-
-def cancel(futures):
-    for future in futures:
-        future.cancel()
+        cancel()                              # an interrupted grid does not wait for runs that have not begun
+    for future in config_of:
+        if not future.cancelled():
+            future.result()                   # raises what stopped the grid
 
 
 def attempt(run, config):
@@ -200,9 +197,9 @@ def attempt(run, config):
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         raise TypeError(f"run must return rows (a DataFrame or a list of dicts, at least one), got {rows!r:.200} for "
                         f"{config}")
-    rows = [{str(column): as_written(value, column) for column, value in row.items()
-             if value is not None and value is not pd.NA} for row in rows]
-    diverged = diverged or any(text in NOT_FINITE for row in rows for text in row.values())
     if objects := [name for name, array in arrays.items() if np.asarray(array).dtype == object]:
         raise TypeError(f"run must return arrays of numbers, got something else as {objects} for {config}")
+    rows = [{str(column): as_written(value, column) for column, value in row.items()
+             if value is not None and value is not pd.NA} for row in rows]
+    diverged = diverged or any(text in ("nan", "inf", "-inf") for row in rows for text in row.values())
     return [row | {"diverged": str(diverged)} for row in rows], arrays

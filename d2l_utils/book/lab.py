@@ -5,7 +5,6 @@ A run is a process of its own: the notebook's random numbers, figures and cores 
 
 import contextlib
 import html
-import itertools
 import multiprocessing
 import os
 import pickle
@@ -35,10 +34,8 @@ def picture(runs):
     if not runs:
         return ""
     fig, ax = plots.figure()
-    dashes = {colour: itertools.cycle(DASHES) for colour in plots.COLOURS.values()}
-    for run in runs:
-        colour = plots.COLOURS[run["shortcut"] or "none"]
-        ax.plot(range(1, len(run["errors"]) + 1), run["errors"], next(dashes[colour]), marker="o", color=colour,
+    for i, run in enumerate(runs):
+        ax.plot(range(1, len(run["errors"]) + 1), run["errors"], DASHES[i % 4], marker="o", color=run["colour"],
                 label=run["label"])
     ax.set(xlabel="epoch", ylabel="training error", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -47,17 +44,11 @@ def picture(runs):
     return to_svg(fig, f"Training error of {len(runs)} runs, epoch by epoch.", "lab")
 
 
-def end_with_parent():
-    """End this process when the kernel that started it ends, however it does."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
 def train(sender, pickled, runs, depth, shortcut, norm, lr, epochs, seed):
     """What a run's process does: it trains the net of the last of `runs` on the data and sends, after each epoch and
-    where it fails, that run's errors, the picture of all runs, and what there is to say."""
+    where it fails, that run's errors, the picture of all runs, and what there is to say. Without a kernel to send to
+    it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)                  # interrupting a cell does not mean this run
-    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))    # the notebook keeps a core
 
     def send(text):
@@ -71,6 +62,8 @@ def train(sender, pickled, runs, depth, shortcut, norm, lr, epochs, seed):
         data = pickle.loads(pickled)
         torch.manual_seed(seed)
         fit(small_resnet(depth, shortcut, norm), data, epochs, lr=lr, seed=seed, progress=False, on_epoch=report)
+    except BrokenPipeError:
+        os._exit(1)
     except Exception as error:                                    # a process has no cell to fail in: say it
         send(str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}")
 
@@ -91,19 +84,19 @@ class Lab:
         self.run_button = widgets.Button(description="Run", button_style="primary")
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.message, self.picture = widgets.HTML(), widgets.HTML()
-        self.run_button.on_click(lambda _: self.run())
-        self.stop_button.on_click(lambda _: self.stop())
+        self.run_button.on_click(self.run)
+        self.stop_button.on_click(self.stop)
         buttons = widgets.HBox([self.run_button, self.stop_button, self.message])
         self.box = widgets.VBox([*self.settings.values(), buttons, self.picture])
 
-    def run(self):
+    def run(self, _=None):
         """Start a run with the present settings; one at a time."""
         if self.follower is not None and self.follower.is_alive():
             return
         choice = {name: control.value for name, control in self.settings.items()}
-        net = f"{plots.NAMES[choice['shortcut'] or 'none']} {choice['depth']}"
-        label = f"{net}{'' if choice['norm'] else ' without norm'}, rate {choice['lr']:g}, seed {choice['seed']}"
-        run = {"label": label, "shortcut": choice["shortcut"], "errors": []}
+        kind, norm = choice["shortcut"] or "none", "" if choice["norm"] else " without norm"
+        label = f"{plots.NAMES[kind]} {choice['depth']}{norm}, rate {choice['lr']:g}, seed {choice['seed']}"
+        run = {"label": label, "colour": plots.COLOURS[kind], "errors": []}
         self.runs.append(run)
         receiver, sender = spawned.Pipe(duplex=False)
         self.process = spawned.Process(target=train, args=(sender, self.data, self.runs), kwargs=choice, daemon=True)
@@ -114,7 +107,7 @@ class Lab:
         self.follower = threading.Thread(target=self.follow, args=(receiver, run, choice["epochs"]), daemon=True)
         self.follower.start()
 
-    def stop(self):
+    def stop(self, _=None):
         """End the present run, wherever it is."""
         self.stopped = True
         self.process.terminate()

@@ -5,7 +5,6 @@ with a kernel ipywidgets ask the same, and answer when a guess is made.
 """
 
 import html
-import json
 import math
 import re
 import zlib
@@ -16,7 +15,7 @@ import numpy as np
 from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from . import building
+from . import building, check_text, to_json
 
 
 def number(value, unit=""):
@@ -26,19 +25,12 @@ def number(value, unit=""):
     return f"{text}\N{NO-BREAK SPACE}{unit}" if unit else text
 
 
-def texts(name, values, least=1):
-    """The values as texts; ValueError where there are fewer than `least`, one is empty, or two are the same."""
+def texts(name, values):
+    """The values as texts; ValueError where there are fewer than two, one is empty, or two are the same."""
     found = [str(value) for value in values]
-    if len(set(found)) < max(least, len(found)) or not all(text.strip() for text in found):
-        raise ValueError(f"{name} must be at least {least}, all different and none empty, got {list(values)!r}")
+    if len(set(found)) < max(2, len(found)) or not all(text.strip() for text in found):
+        raise ValueError(f"{name} must be at least 2, all different and none empty, got {list(values)!r}")
     return found
-
-
-def legend_of(question):
-    """The HTML of a question; TypeError or ValueError where it is no text or empty."""
-    if not isinstance(question, str):
-        raise TypeError(f"question must be a text, got {question!r}")
-    return html.escape(*texts("question", [question]))
 
 
 def explained(replies, keys):
@@ -50,16 +42,42 @@ def explained(replies, keys):
 
 
 def radios(name, labels):
-    """The HTML of radio buttons."""
+    """Radio buttons for the page."""
     return '<div class="choices">' + "".join(
         f'<label><input type="radio" name="{html.escape(name)}" value="{i}" required> {html.escape(label)}</label>'
         for i, label in enumerate(labels)) + "</div>"
 
 
-def embedded(data):
-    """The HTML of data for a script to read."""
-    said = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    return f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script>'
+def choice(labels, name=""):
+    """Radio buttons for the kernel."""
+    return widgets.RadioButtons(options=list(labels), value=None, description=name, layout={"width": "max-content"})
+
+
+def level(data, name=""):
+    """The slider of one point, for the kernel."""
+    return widgets.SelectionSlider(options=data["texts"], index=len(data["texts"]) // 2, description=name,
+                                   layout={"width": "32em"}, style={"description_width": "10em"})
+
+
+def form(kind, name, question, inside, below, data):
+    """Display a question in the built page: HTML in and below the form, and the data for its script."""
+    said = to_json(data)
+    display(HTML(f'<form class="{kind}" id="{html.escape(name)}" autocomplete="off"><fieldset disabled>'
+                 f'<legend>{html.escape(question)}</legend>{inside}</fieldset>{below}'
+                 f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script></form>'))
+
+
+def live(question, rule, controls, replies):
+    """Display a question with a kernel: `replies` has for each button what answers the indices of the controls."""
+    def tell(button):
+        guess = [control.index for control in controls]
+        said.value = html.escape(replies[button.description](guess))
+
+    said, buttons = widgets.HTML(), [widgets.Button(description=text) for text in replies]
+    for button in buttons:
+        button.on_click(tell)
+    question = widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}")
+    display(widgets.VBox([question, *controls, widgets.HBox(buttons), said]))
 
 
 def listed(names, values):
@@ -97,6 +115,8 @@ def judged(data, guess):
     shown. _static/predict.js says the same."""
     if guess is None:
         return f"M{data['measured'][1:]}"
+    if None in guess:
+        return "Choose first."
     if "texts" not in data:
         return data["replies"][guess[0]]
     off = np.subtract(guess, data["truth"])
@@ -105,33 +125,19 @@ def judged(data, guess):
     return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
 
 
-def ask(question, name, data, controls, live):
-    """Display a question: in the built page a form with `controls`, with a kernel the widgets that `live()` makes
-    (a widget that is made at build would bring scripts from elsewhere into the page)."""
-    legend, rule = legend_of(question), data.get("rule", "")
-    if building():
-        name = name or "-".join(["predict", *re.findall(r"\w+", question.lower())[:8]])
-        return display(HTML(
-            f'<form class="predict" id="{html.escape(name)}" autocomplete="off"><fieldset disabled><legend>{legend}'
-            f'</legend>{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">'
-            'Commit</button> <button type="button" class="predict-show">Just show me</button></p></fieldset>'
-            '<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
-            f'<p class="predict-covers"></p><output class="predict-reply"></output>{embedded(data)}</form>'))
-
-    def tell(guess):
-        said.value = "Choose first." if guess and None in guess else html.escape(judged(data, guess))
-
-    asked, said = live(), widgets.HTML()
-    commit, show = (widgets.Button(description=text) for text in ("Commit", "Just show me"))
-    commit.on_click(lambda _: tell([control.index for control in asked]))
-    show.on_click(lambda _: tell(None))
-    display(widgets.VBox([widgets.HTML(f"<b>{legend}</b><br>{rule}"), *asked, widgets.HBox([commit, show]), said]))
-
-
-def level_slider(data, description=""):
-    """The widget for one point."""
-    return widgets.SelectionSlider(options=data["texts"], index=len(data["texts"]) // 2, description=description,
-                                   layout={"width": "32em"}, style={"description_width": "10em"})
+def ask(question, name, data, controls, make):
+    """Display a prediction, with these controls in the page, and with a kernel the widgets that `make()` makes: at
+    build they would bring scripts from elsewhere into the page."""
+    check_text(question, "question must be a text")
+    rule = data.get("rule", "")
+    if not building():
+        return live(question, rule, make(), {"Commit": lambda guess: judged(data, guess),
+                                             "Just show me": lambda _: judged(data, None)})
+    form("predict", name or "-".join(["predict", *re.findall(r"\w+", question.lower())[:8]]), question,
+         f'{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">Commit'
+         '</button> <button type="button" class="predict-show">Just show me</button></p>',
+         '<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
+         '<p class="predict-covers"></p><output class="predict-reply"></output>', data)
 
 
 def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
@@ -144,8 +150,8 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
         last = len(data["texts"]) - 1
         slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
                   f'aria-label="{html.escape(str(question))}"><output></output></div>')
-        return ask(question, name, data, slider, lambda: [level_slider(data)])
-    labels, replies = texts("options", options, 2), options if isinstance(options, dict) else replies
+        return ask(question, name, data, slider, lambda: [level(data)])
+    labels, replies = texts("options", options), options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
         raise ValueError(f"answer must be one of {labels!r} or its index, got {answer!r}")
@@ -153,8 +159,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
         f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
         for i, label in enumerate(labels)]}
-    ask(question, name, data, radios("guess", labels),
-        lambda: [widgets.RadioButtons(options=labels, value=None, layout={"width": "max-content"})])
+    ask(question, name, data, radios("guess", labels), lambda: [choice(labels)])
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
@@ -174,4 +179,4 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
     ask(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
-        lambda: [level_slider(data, f"{series}, {xlabel} {place}") for series in answers for place in x])
+        lambda: [level(data, f"{series}, {xlabel} {place}") for series in answers for place in x])

@@ -4,7 +4,6 @@ import ast
 import html
 import inspect
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from .. import resnet
 from ..engine.files import whole
+from . import Words
 from .provenance import commit
 
 RECORDED = Path(__file__).parent.parent / "recorded"
@@ -26,8 +26,8 @@ MACHINE = {"precision", "processor"}            # a script takes these from the 
 
 
 def as_written(value, name="value"):
-    """A scalar as the CSV has it. None is "none"; whole numbers keep all digits, others have six; nothing else changes,
-    so two values are the same exactly if they are written alike. Raises TypeError for what is no scalar."""
+    """A scalar as the CSV has it: None is "none", floats have six digits (whole ones all), so two values are the same
+    exactly if they are written alike. Raises TypeError for what is no scalar."""
     value = value.item() if getattr(value, "ndim", None) == 0 else value         # NumPy's and torch's
     if value is None:
         return "none"
@@ -51,16 +51,10 @@ def find(name, suffix, kind, folder):
 def recorded(name, folder=None):
     """The recorded experiment `name` as a DataFrame, a row per (configuration, seed, epoch). Whole numbers and truth
     values stay such where some are missing. Raises FileNotFoundError with the names there are."""
-    path = find(name, ".csv", "experiment", folder)
-    options = {"keep_default_na": False, "na_values": ["nan"]}
-    table, text = pd.read_csv(path, **options), pd.read_csv(path, dtype=str, **options)
-    for column in table.columns[table.isna().any()]:
-        there = text[column].dropna()
-        if len(there) and there.str.fullmatch(r"-?\d{1,18}").all():
-            table[column] = text[column].astype("Int64")
-        elif len(there) and there.isin(["True", "False"]).all():
-            table[column] = text[column].map({"True": True, "False": False}).astype("boolean")
-    return table
+    path, options = find(name, ".csv", "experiment", folder), {"keep_default_na": False, "na_values": ["nan"]}
+    table, nullable = pd.read_csv(path, **options), pd.read_csv(path, dtype_backend="numpy_nullable", **options)
+    kept = nullable.loc[:, table.isna().any()].select_dtypes(["Int64", "boolean"])
+    return table.assign(**kept)
 
 
 def keys_of(table):
@@ -78,8 +72,8 @@ def recorded_array(experiment, name, folder=None, **where):
     FileNotFoundError, and KeyError where no run or several have such an array."""
     wanted = [f", {key}={as_written(value, key)}," for key, value in where.items()]
     with np.load(find(experiment, ".npz", "experiment with arrays", folder)) as file:
-        runs = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
-        found = [key for key, run in runs.items() if all(part in run for part in wanted)]
+        run_of = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
+        found = [key for key, run in run_of.items() if all(part in run for part in wanted)]
         if len(found) != 1:
             raise KeyError(f"one run must have left {name!r} with {where}, got {len(found)} of {len(file.files)}")
         return file[found[0]]
@@ -148,28 +142,15 @@ def stored(name, folder=None):
     names there are."""
     path, facts = find(name, ".safetensors", "net", folder), {}
     with safe_open(path, "pt") as file:
-        for key, value in file.metadata().items():
+        for key, text in file.metadata().items():
             try:
-                facts[key] = ast.literal_eval(value)
+                facts[key] = ast.literal_eval(text)
             except (ValueError, SyntaxError):
-                facts[key] = value                      # a text
+                facts[key] = text
     net = build(facts).eval()
     net.load_state_dict(load_file(path))
     net.facts = facts
     return net
-
-
-class Source:
-    """A line of HTML; where there is none, its text."""
-
-    def __init__(self, line):
-        self.line = line
-
-    def __repr__(self):
-        return html.unescape(re.sub("<[^>]*>", "", self.line))
-
-    def _repr_html_(self):
-        return f'<p class="source">{self.line}</p>'
 
 
 def source(name, folder=None, **point):
@@ -182,13 +163,11 @@ def source(name, folder=None, **point):
     point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
     again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
     entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
-    entries = [entry for entry in entries if entry["runs"]]
-    machines, commits = (list(dict.fromkeys(entry[key] for entry in entries)) for key in ("processor", "commit"))
-    runs, minutes = sum(entry["runs"] for entry in entries), sum(entry["seconds"] for entry in entries) / 60
-    script = f"experiments/{name}.py"
-    line = (f"Source: {link(f'{name}.csv', f'blob/main/d2l_utils/recorded/{name}.csv')}, made by "
-            f"{link(script, f'blob/main/{script}')} ({runs:,} runs, {html.escape(' and '.join(machines))}, "
-            f"{minutes:.0f} minutes; commit{'s' * (len(commits) > 1)} "
-            f"{', '.join(link(commit[:7], 'commit/' + commit.partition('+')[0]) for commit in commits)}). "
+    made = pd.DataFrame([entry for entry in entries if entry["runs"]])
+    csv, script = f"d2l_utils/recorded/{name}.csv", f"experiments/{name}.py"
+    commits = [link(commit[:7], f"commit/{commit.partition('+')[0]}") for commit in made["commit"].unique()]
+    line = (f"Source: {link(f'{name}.csv', f'blob/main/{csv}')}, made by {link(script, f'blob/main/{script}')} "
+            f"({made['runs'].sum():,} runs, {html.escape(' and '.join(made['processor'].unique()))}, "
+            f"{made['seconds'].sum() / 60:.0f} minutes; commit{'s' * (len(commits) > 1)} {', '.join(commits)}). "
             f"One point again: <code>python {script} --only {html.escape(again)}</code>")
-    display(Source(line))
+    display(Words(f'<p class="source">{line}</p>'))

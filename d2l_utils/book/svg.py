@@ -22,46 +22,26 @@ FIGURES = itertools.count(1)                  # of this process: two equal figur
 
 def restyled(css):
     """A style attribute in which the page decides on fonts, text size and colours."""
-    declarations = []
-    for name, value in (declaration.split(": ", 1) for declaration in css.split("; ")):
-        if name == "font-family" and "monospace" not in value:
-            continue                                         # the SVG's own
-        if name in ("font", "font-size"):                    # up to 3.10 matplotlib wrote all of a font in one
-            value = re.sub("([\\d.]+px)", r"calc(\1 * var(--figure-text, 1))", value)
-            value = re.sub("[^)]+$", " monospace" if "monospace" in value else " var(--figure-font, sans-serif)", value)
-        if re.fullmatch("#[0-9a-f]{6}", value):
-            value = INKS.get(value, f"var(--ink-{value[1:]}, {value})")
-        declarations.append(f"{name}: {value}")
-    return "; ".join(declarations)
+    css = re.sub("'[^;]*monospace", "monospace", css)
+    css = re.sub("; font-family: '[^;]*", "", css)                          # the SVG's own
+    css = re.sub("'[^;]*", "var(--figure-font, sans-serif)", css)          # in the one "font" of matplotlib up to 3.10
+    css = re.sub(r"([\d.]+px)", r"calc(\1 * var(--figure-text, 1))", css)
+    return re.sub("(?<=: )#[0-9a-f]{6}", lambda ink: INKS.get(ink[0], f"var(--ink-{ink[0][1:]}, {ink[0]})"), css)
 
 
-def tidied(element):
-    """One element of matplotlib's SVG: plain names, two decimals, no white space between tags."""
-    element.tag = element.tag.rpartition("}")[2]
-    element.tail = None
-    element.text = (element.text or "").strip() or None
+def tidied(element, used):
+    """One element of matplotlib's SVG: plain names, ids that are `used`, two decimals, no white space between tags."""
+    element.tag, element.tail = element.tag.rpartition("}")[2], None
+    if element.tag != "tspan":                  # of maths, which may be a space
+        element.text = (element.text or "").strip() or None
     for name, value in list(element.items()):
         del element.attrib[name]
         if name == "style":
             value = restyled(value)
         elif name in ("d", "x", "y", "width", "height"):
             value = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
-        if not value.startswith("rotate(-0 "):
+        if not value.startswith("rotate(-0 ") and (name != "id" or value in used):
             element.set(name.rpartition("}")[2], value)
-
-
-def rename(root, prefix):
-    """Only ids that something refers to stay, as `prefix`-0, `prefix`-1 ..."""
-    reference, names = r"^#(.+)$|url\(#(.+?)\)", {}
-    for element in root.iter():
-        for attribute in ("href", "clip-path", "style"):
-            for found in re.finditer(reference, element.get(attribute, "")):
-                old = found[1] or found[2]
-                new = names.setdefault(old, f"{prefix}-{len(names)}")
-                element.set(attribute, element.get(attribute).replace(f"#{old}", f"#{new}"))
-    for element in root.iter():
-        if (old := element.attrib.pop("id", None)) in names:
-            element.set("id", names[old])
 
 
 def draw_ticks(root):
@@ -121,14 +101,15 @@ def scales(fig):
 
 
 def to_svg(fig, alt, prefix=None):
-    """A Figure as inline SVG with text alternative `alt`; ids start with `prefix`, by default one of their own."""
-    file = io.StringIO()
-    with style.context(STYLE, after_reset=True):
+    """A Figure as inline SVG with text alternative `alt`. Its ids are those that something refers to: they derive from
+    `prefix`, by default one of the figure's own, so that no two pictures of a page share one."""
+    file, salt = io.StringIO(), prefix or f"figure {next(FIGURES)}"
+    with style.context([STYLE, {"svg.hashsalt": salt}], after_reset=True):
         fig.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', file.getvalue()))
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
-        tidied(element)
-    rename(root, prefix or f"figure-{next(FIGURES)}")
+        tidied(element, used)
     draw_ticks(root)
     ungroup(root)
     write_powers(root)

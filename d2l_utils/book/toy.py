@@ -1,11 +1,12 @@
 """toy(): a small figure that is played with in the page itself, by plain JavaScript that comes with it."""
 
 import html
-import json
 import re
 from pathlib import Path
 
 from IPython.display import HTML, display
+
+from . import to_json
 
 TOYS = {file.stem: file for file in sorted(Path(__file__).with_name("toys").glob("*.js"))}
 
@@ -16,7 +17,6 @@ def toy(name, caption, **data):
     if name not in TOYS:
         raise ValueError(f"name must be one of {list(TOYS)}, got {name!r}")
     code = re.sub(r"^ +|^//.*\n", "", TOYS[name].read_text(encoding="utf-8"), flags=re.M)
-    settings = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     display(HTML(f'<figure class="toy" id="{name}"><div class="toy-body"><p>To play with it needs JavaScript.</p>'
                  f'</div><figcaption aria-live="polite">{html.escape(caption)}</figcaption></figure><script>(\n'
-                 f'{code})(document.getElementById("{name}"), {settings});</script>'))
+                 f'{code})(document.getElementById("{name}"), {to_json(data)});</script>'))

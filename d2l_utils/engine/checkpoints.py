@@ -2,13 +2,13 @@
 
 import hashlib
 import io
+import re
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from .distributed import barrier, broadcast, check_same, rank, world_size
+from .distributed import barrier, rank, start_alike, world_size
 from .files import whole
 
 
@@ -17,45 +17,36 @@ def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def fingerprint(net):
-    """Twelve letters that differ between nets of different modules or shapes, whatever their weights."""
-    return digest(f"{net}{[(name, tuple(tensor.shape)) for name, tensor in net.state_dict().items()]}")
-
-
 def name_of(loss):
-    """A loss function's name, the same in every process."""
-    if isinstance(loss, partial):
-        return f"{name_of(loss.func)} with {loss.args} {loss.keywords}"
-    return getattr(loss, "__qualname__", None) or f"{loss if isinstance(loss, torch.nn.Module) else type(loss)}"
-
-
-def listed(names):
-    """How many names, and which: twelve letters."""
-    return f"{len(names)} ({digest(' '.join(names))})"
+    """A loss function in words, the same in every process: without addresses."""
+    return re.sub(" at 0x[0-9a-fA-F]+", "", repr(loss))
 
 
 def describe(settings, net, data, loss):
-    """What decides a run's result: the settings, the net (its modules and shapes, which parameters it trains, which of
-    its modules are in eval mode), the data, the loss and the number of processes."""
+    """What decides a run's result: settings, net (modules and shapes, not the weights), data, loss, the number of
+    processes, which parameters the run trains and which modules are in eval mode."""
+    def listed(names):
+        return f"{len(names)} ({digest(' '.join(names))})"
+
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in net.state_dict().items()]
     return asdict(settings) | {
-        "net": fingerprint(net), "data": data.sha256(), "processes": world_size(), "loss": name_of(loss),
+        "net": digest(f"{net}{shapes}"), "data": data.sha256(), "processes": world_size(), "loss": name_of(loss),
         "trained parameters": listed([name for name, p in net.named_parameters() if p.requires_grad]),
         "modules in eval mode": listed([name for name, module in net.named_modules() if not module.training])}
 
 
 class Checkpoint:
-    """The file `path` of the run that `run` describes; with path None nothing is loaded or saved."""
+    """The file `path` of a run, as `describe` describes it; with path None nothing is loaded or saved."""
 
-    def __init__(self, path, run):
-        self.path, self.run = path, run
+    def __init__(self, path, *run):
+        self.path, self.run = path, {} if path is None and world_size() == 1 else describe(*run)
 
     def load(self, net, optimizer):
         """Restore net and optimiser, the same in all processes, and return the history's rows; where there is no file,
         start one, so that a path that cannot be written to is found out before any training."""
         there = self.path is not None and Path(self.path).exists()
         rows = self.read(net, optimizer) if there else []
-        check_same(self.run | {"epochs in the checkpoint": len(rows)})
-        broadcast(net)
+        start_alike(self.run | {"epochs in the checkpoint": len(rows)}, net)
         if not there:
             self.save(net, optimizer, rows)
         return rows
@@ -79,8 +70,8 @@ class Checkpoint:
         return rows
 
     def save(self, net, optimizer, rows):
-        """Write the run so far: description, weights, momentum and the history's rows, whose number is the epoch.
-        Schedule and random state follow from seed and epoch. Process 0 writes, the others wait for it."""
+        """Write description, weights, momentum and rows, whose number is the epoch; schedule and random state follow
+        from it. Process 0 writes, the others wait for it."""
         if self.path is not None and rank() == 0:
             with whole(self.path) as file:
                 torch.save({"run": self.run, "rows": rows, "net": net.state_dict(),

@@ -21,19 +21,14 @@ def init_process_group(device):
         atexit.register(dist.destroy_process_group)
 
 
-def is_initialized():
-    """Whether this process has joined others."""
-    return dist.is_available() and dist.is_initialized()
+def world_size():
+    """How many processes there are: 1 where this one is alone."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank():
     """This process's number, from 0."""
-    return dist.get_rank() if is_initialized() else 0
-
-
-def world_size():
-    """How many processes there are: 1 where this one is alone."""
-    return dist.get_world_size() if is_initialized() else 1
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextmanager
@@ -48,8 +43,8 @@ def exchange():
 
 
 def shard(batch):
-    """This process's part of a batch's indices (N,). Where the batch is too small for all, a process that is left over
-    takes all of it: counted with its images, that leaves the mean over all processes as it was."""
+    """This process's part of a batch's indices (N,), or where it is too small for all, for those left over all of it:
+    counted with its images, that leaves the mean over all processes as it was."""
     mine = batch[rank()::world_size()]
     return mine if len(mine) else batch
 
@@ -73,28 +68,25 @@ def all_reduce(tensors, weight=None):
 def average_gradients(loss, net, n):
     """Replace loss and gradients, means over this process's `n` images, by the means over all processes' images: the
     `reduce` of train_step. Where a process's images did not reach a parameter, its gradient there is 0."""
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad] if world_size() > 1 else ()
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     all_reduce([loss, *(parameter.grad for parameter in trained)], weight=n)
 
 
-def check_same(run):
-    """ValueError where the processes were called with different settings."""
-    everyone = [run] * world_size()
-    if world_size() > 1:
-        with exchange():
-            dist.all_gather_object(everyone, run)
+def start_alike(run, net):
+    """Give all processes the weights and buffers of process 0. ValueError where their dicts `run` differ."""
+    if world_size() == 1:
+        return
+    everyone = [None] * world_size()
+    with exchange():
+        dist.all_gather_object(everyone, run)
     for name in run:
         if len({repr(theirs[name]) for theirs in everyone}) > 1:
             raise ValueError(f"{name} must be the same in all {world_size()} processes, "
                              f"got {[theirs[name] for theirs in everyone]}")
-
-
-def broadcast(net):
-    """Give all processes the weights and buffers of process 0."""
-    for tensor in net.state_dict().values() if world_size() > 1 else ():
+    for tensor in net.state_dict().values():
         values = tensor.contiguous()
         with exchange():
             dist.broadcast(values, 0)

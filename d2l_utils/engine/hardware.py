@@ -1,7 +1,4 @@
-"""What the machine has and how its time is best used: device, precision, memory.
-
-`fit` and `evaluate` ask here. Networks know nothing of it, and compute the same with and without.
-"""
+"""What the machine has and how its time is best used: device, precision, memory. Networks know nothing of it."""
 
 import contextlib
 import ctypes
@@ -68,6 +65,5 @@ def keep_memory():
     maps every page again: GNU/Linux (glibc's mallopt); elsewhere nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        largest, trim, never = -3, -1, 2 ** 31 - 1          # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        mallopt(largest, 2 ** 30)
-        mallopt(trim, never)
+        mallopt(-3, 2 ** 30)                # M_MMAP_THRESHOLD
+        mallopt(-1, 2 ** 31 - 1)            # M_TRIM_THRESHOLD

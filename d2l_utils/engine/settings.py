@@ -5,13 +5,6 @@ from math import inf
 from numbers import Integral, Real
 
 
-def one_of(name, value, allowed):
-    """`value`; ValueError that names the argument and the allowed values where it is none of them."""
-    if value not in tuple(allowed):
-        raise ValueError(f"{name} must be {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
-
-
 def obey(name, value, must, kind, holds=lambda value: True):
     """`value` as Python's own number; ValueError that says what it must be where it is not of that kind."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not holds(value):
@@ -25,6 +18,12 @@ def rule(*rule, optional=False):
 
 
 COUNT = "a whole number from 1", Integral, lambda value: value >= 1
+
+
+def check_counts(**arguments):
+    """ValueError for the first argument that is not a whole number from 1."""
+    for name, value in arguments.items():
+        obey(name, value, *COUNT)
 
 
 @dataclass(kw_only=True)

@@ -29,8 +29,7 @@ def conv_side_by_side(X, weight, stride=1):
 
 
 def is_wide_3x3(weight):
-    """Whether a convolution's kernels (C_out, C_in, K, K) are 3x3 and its channels as many as in ResNet's later stages:
-    then a small map is worth laying side by side."""
+    """Whether a convolution's kernels (C_out, C_in, K, K) are 3x3 and its channels as many as in the later stages."""
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= MANY_CHANNELS
 
 

@@ -1,7 +1,5 @@
-"""Where pictures and published weights come from: files that are found, verified by their SHA-256, or downloaded.
-
-Nothing half-written is left behind, and what goes wrong is one sentence that says what to do.
-"""
+"""Where pictures and published weights come from: files that are found, verified by their SHA-256, or downloaded, whole
+or not at all; what goes wrong is one sentence that says what to do."""
 
 import contextlib
 import gzip
@@ -13,8 +11,19 @@ import zlib
 from http.client import HTTPException
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock
+
+BUNDLED = Path(__file__).parents[1] / "bundled" / "fashion_mnist_12k.npz"
+BUNDLED_SHA256 = "405b4147806b960324b98d4f2cce8b7543ce4c55be70388f3a1dbfbe052b219e"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FILES = {  # the original files and the SHA-256 of their content, unzipped (mirrors zip it differently)
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 
 
 def cache_folder():
@@ -28,8 +37,8 @@ def find(names, *folders):
 
 
 def verified(path, sha256, remedy):
-    """The bytes of a file, unzipped if it is a .gz; ValueError that names the file, the expected checksum (or how it
-    begins), the found one and the remedy where the file was truncated or altered."""
+    """The bytes of a file, unzipped if it is a .gz; ValueError with both checksums and the remedy unless its SHA-256
+    begins with `sha256`."""
     content = Path(path).read_bytes()
     if Path(path).suffix == ".gz":
         with contextlib.suppress(OSError, EOFError, zlib.error):    # not unzippable: its checksum is wrong then
@@ -57,6 +66,35 @@ def download(fetch, names, folder, what, choices):
         reason = " ".join(str(error).split())
         raise ConnectionError(f"{what} could not be downloaded to {folder} ({reason}). {choices}") from error
     return folder
+
+
+def find_full():
+    """The folder of the full set: `$D2L_DATA`, Debian's package, the user's cache, or a fresh download."""
+    def fetch(folder):
+        from torchvision.datasets import FashionMNIST as Published
+        return Published(folder, download=True).raw_folder
+
+    named, cache, names = os.environ.get("D2L_DATA"), cache_folder(), ", ".join(FILES)
+    there = find(FILES, *([Path(named)] if named else [DEBIAN, cache]))
+    if named and not there:
+        raise FileNotFoundError(f"D2L_DATA must be a folder with {names}, got {named!r}")
+    return there or download(
+        fetch, FILES, cache, "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a folder "
+        "and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
+
+
+def read_full():
+    """The full set, 60,000 and 10,000 images, as four uint8 arrays."""
+    folder, remedy = find_full(), "remove it, then run again to use another source ($D2L_DATA, Debian, a download)"
+    contents = {name: verified(folder / name, sha256, remedy) for name, sha256 in FILES.items()}
+    return [np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28) if "images" in name
+            else np.frombuffer(content, np.uint8, offset=8) for name, content in contents.items()]
+
+
+def read_bundled():
+    """The bundled subset, 10,000 and 2,000 images, as four uint8 arrays."""
+    with np.load(io.BytesIO(verified(BUNDLED, BUNDLED_SHA256, "install d2l_utils again"))) as file:
+        return [file[name] for name in ("X_train", "y_train", "X_test", "y_test")]
 
 
 def published_weights(name, generation):

@@ -1,7 +1,9 @@
-"""What training changes for a while and gives back: modes, memory layout, torch's random state."""
+"""What training changes for a while and gives back: modes, memory layout, torch's random state; what probes copy."""
 
+import copy
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,10 +17,12 @@ def device_of(net, X):
 
 
 @contextmanager
-def modes_kept(net):
-    """Afterwards each of the net's modules is in the mode, train or eval, that it is in now."""
+def eval_mode(net, modules=None):
+    """The net, or those `modules` of it, in eval mode; afterwards each module is in the mode that it was in."""
     modes = {module: module.training for module in net.modules()}
     try:
+        for module in [net] if modules is None else modules:
+            module.eval()
         yield
     finally:
         for module, mode in modes.items():
@@ -26,60 +30,57 @@ def modes_kept(net):
 
 
 @contextmanager
-def eval_mode(net):
-    """The net in eval mode; afterwards each of its modules is in the mode it was in."""
-    with modes_kept(net):
-        net.eval()
-        yield
-
-
-def frozen(module):
-    """Whether the module has parameters and none of them is trained."""
-    trained = [parameter.requires_grad for parameter in module.parameters()]
-    return bool(trained) and not any(trained)
-
-
-def tensors(net):
-    """The net's parameters and buffers by name."""
-    return dict(net.named_parameters()) | dict(net.named_buffers())
-
-
-@contextmanager
 def training_form(net):
     """The net as fit trains it: in channels_last, its frozen modules in eval mode, gradients of earlier passes gone.
     Afterwards modes and strides are those it came with."""
-    strides = {name: tensor.stride() for name, tensor in tensors(net).items()}
-    with modes_kept(net):
-        for module in net.modules():
-            if frozen(module):
-                module.eval()
+    def tensors():
+        return [*net.named_parameters(), *net.named_buffers()]
+
+    strides = {name: tensor.stride() for name, tensor in tensors()}
+    frozen = [module for module in net.modules() if {p.requires_grad for p in module.parameters()} == {False}]
+    with eval_mode(net, frozen):
         net.zero_grad()
         net.to(memory_format=torch.channels_last)
         try:
             yield
         finally:
-            for name, tensor in tensors(net).items():
+            for name, tensor in tensors():
                 for part in (tensor, tensor.grad):
                     if part is not None and part.stride() != strides.get(name, part.stride()):
                         part.data = torch.empty_strided(part.shape, strides[name], dtype=part.dtype,
                                                         device=part.device).copy_(part.detach())
 
 
-class FirstDraw(TorchDispatchMode):
-    """Within it, before the first operation that draws from torch's global generators (dropout, say), these are seeded;
-    `afterwards`, an ExitStack, gives other runs their turn and the generators their old state."""
+def choose(modules, names):
+    """Those of `modules`, a dict, that are called `names`."""
+    if unknown := [name for name in names if name not in modules]:
+        raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {unknown[0]!r}")
+    return {name: modules[name] for name in names}
 
-    def __init__(self, afterwards, device, seed):
+
+def watched(net, train, names=()):
+    """A copy of the net, and a dict that a pass through it fills with (input, output) of its modules `names`."""
+    net, seen = copy.deepcopy(net).train(train), {}
+
+    def note(name, module, inputs, output):
+        seen[name] = inputs[0], output
+
+    for name, module in choose(dict(net.named_modules()), names).items():
+        module.register_forward_hook(partial(note, name))
+    return net, seen
+
+
+class FirstDraw(TorchDispatchMode):
+    """Calls `prepare` before an operation that draws from torch's global generators (dropout, say)."""
+
+    def __init__(self, prepare):
         super().__init__()
-        self.afterwards, self.device, self.seed, self.drawn = afterwards, device, seed, False
+        self.prepare = prepare
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         own = any(isinstance(value, torch.Generator) for value in [*args, *(kwargs or {}).values()])
-        if torch.Tag.nondeterministic_seeded in function.tags and not own and not self.drawn:
-            self.drawn = True
-            self.afterwards.enter_context(DRAWING)
-            self.afterwards.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
-            torch.manual_seed(self.seed)
+        if torch.Tag.nondeterministic_seeded in function.tags and not own:
+            self.prepare()
         return function(*args, **kwargs or {})
 
 
@@ -89,5 +90,11 @@ def seeded_draws(device, seed):
     leaves them alone. Yields a function to call after the first step, when it is known whether the net draws: watching
     costs time."""
     with ExitStack() as afterwards, ExitStack() as watch:
-        watch.enter_context(FirstDraw(afterwards, device, seed))
+        @cache
+        def seed_once():
+            afterwards.enter_context(DRAWING)                       # other runs that draw have to wait
+            afterwards.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+            torch.manual_seed(seed)
+
+        watch.enter_context(FirstDraw(seed_once))
         yield watch.close

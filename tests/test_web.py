@@ -1,0 +1,626 @@
+"""The page's trainer: web/net.c against PyTorch in float64, the committed module against its source, the rules that a
+run follows against their repetition here, and web/trainer.js in Chromium.
+
+A float32 net and its float64 twin part where a ReLU's argument lies within a rounding error of 0. So the batches that
+are compared are the first ones whose arguments all stay away from 0.
+"""
+
+import contextlib
+import copy
+import functools
+import gzip
+import http.server
+import itertools
+import json
+import math
+import re
+import shutil
+import sys
+import threading
+import zlib
+from base64 import b64decode
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from axe_playwright_python.sync_playwright import Axe
+from conftest import ROOT
+from playwright.sync_api import sync_playwright
+from torch.overrides import TorchFunctionMode
+
+import d2l_utils as d2l
+from d2l_utils.data import normalise
+from d2l_utils.training import sgd
+
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "web")]
+import build  # noqa: E402
+import train_here  # noqa: E402
+from train_here import Engine, learning_rate  # noqa: E402
+
+WEB = ROOT / "web"
+ROUNDING = 2.0**-23                     # float32's own: no deviation is asked to be smaller
+CLEAR = {"A": 4e-6, None: 1e-5}         # how far from 0 every ReLU's argument must stay
+DATA = d2l.fashion_mnist(size=14, device="cpu")
+
+
+# ---- the module and its source ----
+
+def test_the_committed_module_is_what_the_pinned_compiler_makes_of_net_c():
+    module = build.committed()
+    assert build.compiled() == module, "run `make web`: trainer.js does not hold what net.c says"
+    assert len(module) <= 25_000
+    assert len(gzip.compress(module, 9)) <= 10_000
+
+
+def test_the_compiler_is_named_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "COMPILER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"make web"):
+        build.compiled()
+
+
+def test_the_scripts_are_small_and_the_pictures_are_the_books():
+    script = (WEB / "trainer.js").read_text(encoding="utf-8")
+    assert len(re.sub(r'(const MODULE = )".*"', r"\1", script)) <= 12_000
+    text = (WEB / "pictures.js").read_text(encoding="utf-8")
+    assert len(text) <= 520_000
+    labels, pixels = re.search(r'labels: "(.*?)", pixels: "(.*?)"', text).groups()
+    assert zlib.decompress(b64decode(pixels)) == DATA.X_train[:2048].numpy().tobytes()
+    assert [int(label) for label in labels] == DATA.y_train[:2048].tolist()
+
+
+# ---- net.c against PyTorch ----
+
+def parts(net):
+    """The net's parameters, and its running statistics, in the order in which the module has them."""
+    kernels = [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    parameters = [*kernels, net.fc.weight, *(p for m in norms for p in (m.weight, m.bias)), net.fc.bias]
+    return parameters, [s for m in norms for s in (m.running_mean, m.running_var)]
+
+
+def flat(tensors):
+    return np.concatenate([tensor.detach().float().numpy().ravel() for tensor in tensors])
+
+
+def apart(values, like):
+    """Flat values as tensors of the shapes of `like`."""
+    pieces = torch.from_numpy(values.copy()).split([tensor.numel() for tensor in like])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
+
+
+def give(engine, net, optimizer=None):
+    """Weights, running statistics and momentum of a torch net for the module."""
+    parameters, statistics = parts(net)
+    count = engine.parameter_count()
+    assert count == sum(p.numel() for p in parameters)
+    engine.view("parameters", count)[:] = flat(parameters)
+    engine.view("statistics", sum(s.numel() for s in statistics))[:] = flat(statistics)
+    if optimizer is not None and optimizer.state:
+        engine.view("momenta", count)[:] = flat([optimizer.state[p]["momentum_buffer"] for p in parameters])
+
+
+def torch_step(net, optimizer, X, y):
+    """One step of torch: every tensor that it makes, by kind."""
+    net.train()
+    y_hat = net(X)
+    loss = F.cross_entropy(y_hat, y)
+    optimizer.zero_grad()
+    loss.backward()
+    gradients = [p.grad.clone() for p in parts(net)[0]]
+    optimizer.step()
+    parameters, statistics = parts(net)
+    momenta = [optimizer.state[p]["momentum_buffer"].clone() for p in parameters]
+    updated = [p.detach().clone() for p in parameters], [s.clone() for s in statistics]
+    return {"logits": [y_hat.detach()], "loss": [loss.detach()], "gradient": gradients, "weight": updated[0],
+            "momentum": momenta, "statistics": updated[1]}
+
+
+def module_step(engine, like, lr):
+    """The same step of the module, on its first pictures."""
+    engine.take(0, 1)
+    loss = engine.forward(1)
+    engine.backward()
+    engine.update(lr, 0.9, 1e-4)
+    view = {name: apart(engine.view(names, sum(t.numel() for t in like[name])), like[name]) for name, names in
+            (("logits", "logits"), ("gradient", "gradients"), ("weight", "parameters"), ("momentum", "momenta"),
+             ("statistics", "statistics"))}
+    return {**view, "loss": [torch.tensor(loss)]}
+
+
+def deviations(found, exact):
+    """How far each tensor is from the exact one, in the latter's largest value."""
+    return {(name, i): ((a.double() - b).abs().max() / b.abs().max()).item()
+            for name in exact for i, (a, b) in enumerate(zip(found[name], exact[name], strict=True))}
+
+
+class Closest(TorchFunctionMode):
+    """The smallest argument, without its sign, that a ReLU is given."""
+
+    least = math.inf
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function is F.relu:
+            self.least = min(self.least, arguments[0].detach().abs().min().item())
+        return function(*arguments, **(options or {}))
+
+
+def batches(net64, size, clear, start=0):
+    """Batches of training pictures (indices) whose ReLU arguments, in train mode, all stay `clear` from 0."""
+    probe = copy.deepcopy(net64).train()
+    for number in range(start, start + 2000):
+        indices = torch.randperm(2048, generator=torch.Generator().manual_seed(number))[:size]
+        with torch.no_grad(), Closest() as closest:
+            probe(normalise(DATA.X_train[indices]).double())
+        if closest.least >= clear:
+            yield indices
+    pytest.fail(f"no batch stays {clear} from 0")
+
+
+def pictures(indices):
+    return DATA.X_train[indices].numpy(), DATA.y_train[indices].numpy()
+
+
+def compare(depth, shortcut, width, size, count, clear, over=max):
+    """One step from the same weights on `count` batches: each tensor's largest (or `over`) deviation from float64, the
+    module's and that of torch's own float32."""
+    torch.manual_seed(depth)
+    net = d2l.small_resnet(depth, shortcut, width=width)
+    net64, ours, theirs = copy.deepcopy(net).double(), {}, {}
+    for _, indices in zip(range(count), batches(net64, size, clear), strict=False):
+        X, y = normalise(DATA.X_train[indices]), DATA.y_train[indices]
+        twin = copy.deepcopy(net64)
+        exact = torch_step(twin, sgd(twin, 0.1), X.double(), y)
+        engine = Engine(depth, shortcut, pictures(indices), width, size)
+        engine.start(0)
+        give(engine, net)
+        twin = copy.deepcopy(net)
+        step = torch_step(twin, sgd(twin, 0.1), X, y)
+        for values, tensors in ((ours, module_step(engine, exact, 0.1)), (theirs, step)):
+            for key, value in deviations(tensors, exact).items():
+                values.setdefault(key, []).append(value)
+    return [{key: over(found) for key, found in values.items()} for values in (ours, theirs)]
+
+
+NETS = [(8, "A", 8, 16), (8, None, 8, 16), (20, "A", 8, 8), (20, None, 8, 8), (56, "A", 8, 8), (8, "A", 16, 8),
+        (8, None, 16, 8)]
+
+
+@pytest.mark.parametrize(("depth", "shortcut", "width", "size"), NETS)
+def test_a_step_is_torchs(depth, shortcut, width, size):
+    ours, theirs = compare(depth, shortcut, width, size, 3, CLEAR[shortcut])
+    assert {name for name, _ in ours} == {"logits", "loss", "gradient", "weight", "momentum", "statistics"}
+    for key, value in ours.items():
+        assert value <= 3 * max(theirs[key], ROUNDING), key
+        assert value <= 1e-4, key
+
+
+def test_a_step_of_the_chaotic_plain_56_is_as_good_as_torchs():
+    ours, theirs = compare(56, None, 8, 8, 7, 0, np.median)
+    for key, value in ours.items():
+        assert value <= 3 * max(theirs[key], ROUNDING), key
+
+
+@pytest.mark.parametrize(("depth", "shortcut"), [(8, "A"), (8, None), (20, "A"), (20, None)])
+def test_ten_steps_each_from_torchs_weights_and_momentum(depth, shortcut):
+    torch.manual_seed(1)
+    net = d2l.small_resnet(depth, shortcut, width=8)
+    optimizer, largest = sgd(net, 0.05), [{}, {}]
+    for step in range(10):
+        net64 = copy.deepcopy(net).double()
+        optimizer64 = sgd(net64, 0.05)
+        if step:
+            optimizer64.load_state_dict(optimizer.state_dict())
+        indices = next(batches(net64, 8, CLEAR[shortcut], 100 * step))
+        X, y = normalise(DATA.X_train[indices]), DATA.y_train[indices]
+        engine = Engine(depth, shortcut, pictures(indices), 8, 8)
+        engine.start(0)
+        give(engine, net, optimizer)
+        exact = torch_step(net64, optimizer64, X.double(), y)
+        ours, theirs = module_step(engine, exact, 0.05), torch_step(net, optimizer, X, y)
+        for at, found in zip(largest, (ours, theirs), strict=True):
+            for key, value in deviations(found, exact).items():
+                at[key] = max(at.get(key, 0), value)
+                assert value <= 1e-4 or found is theirs, (step, key)
+    for key, value in largest[0].items():
+        assert value <= 3 * max(largest[1][key], ROUNDING), key
+
+
+@pytest.mark.parametrize(("depth", "shortcut", "width"), [(8, "A", 16), (20, None, 8), (56, "A", 8)])
+def test_eval_mode_is_torchs(depth, shortcut, width):
+    torch.manual_seed(2)
+    net = d2l.small_resnet(depth, shortcut, width=width)
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.normal_(norm.running_mean, 0, 0.2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    indices = torch.arange(128)
+    engine = Engine(depth, shortcut, pictures(indices), width)
+    engine.start(0)
+    give(engine, net)
+    X, y = normalise(DATA.X_train[indices]), DATA.y_train[indices]
+    with torch.no_grad():
+        exact, theirs = copy.deepcopy(net).double().eval()(X.double()), net.eval()(X)
+    engine.take(64, 1)
+    loss = engine.forward(0)
+    logits = torch.from_numpy(engine.view("logits", 640).copy()).view(64, 10)
+    scale = exact[64:].abs().max()
+    allowed = max((theirs - exact)[64:].abs().max() / scale, ROUNDING)
+    assert (logits - exact[64:]).abs().max() / scale <= min(3 * allowed, 1e-4)
+    assert loss == pytest.approx(F.cross_entropy(exact[64:], y[64:]).item(), rel=1e-5)
+    assert engine.errors() == (exact[64:].argmax(1) != y[64:]).sum()
+    assert engine.measure() == pytest.approx(F.cross_entropy(exact, y).item(), rel=1e-5)
+    assert engine.errors() == (exact.argmax(1) != y).sum()
+
+
+def test_a_net_that_is_no_number_says_so():
+    engine = Engine(8, "A", pictures(torch.arange(64)))
+    engine.start(0)
+    engine.view("parameters", 1)[0] = math.nan
+    engine.take(0, 1)
+    assert math.isnan(engine.forward(1))
+    assert math.isnan(engine.forward(0))
+    assert math.isnan(engine.measure())
+    with pytest.raises(FloatingPointError, match=r"the loss is .* in step"):
+        list(train_here.steps(engine, 0, 1e30, 8))
+
+
+def test_memory_and_arguments():
+    two = pictures(torch.arange(2048))
+    engine = Engine(32, "A", two)
+    assert engine.bytes <= 64e6
+    assert engine.exports["memory"].data_len(engine.store) <= 64e6
+    for depth, width, batch, count in ((9, 8, 64, 64), (2, 8, 64, 64), (62, 8, 64, 64), (8, 12, 64, 64),
+                                       (8, 8, 60, 60), (8, 8, 64, 100), (8, 8, 64, 0)):
+        assert engine.build(depth, width, batch, 1, count) == 0
+    with pytest.raises(ValueError, match=r"depth must be 8, 14, .* got 9, 8"):
+        Engine(9, "A", two)
+
+
+def test_a_thousand_steps_leak_nothing():
+    engine = Engine(8, "A", pictures(torch.arange(8)), batch=8)
+    engine.start(0)
+    before = engine.exports["memory"].size(engine.store)
+    for step in range(1000):
+        assert math.isfinite(engine.train(0, step, 0.01))
+    assert engine.exports["memory"].size(engine.store) == before
+
+
+# ---- the rules of a run, once more ----
+
+def mix(x):
+    x = np.asarray(x, np.uint32)
+    x = (x ^ x >> 16) * np.uint32(0x7FEB352D)
+    x = (x ^ x >> 15) * np.uint32(0x846CA68B)
+    return x ^ x >> 16
+
+
+def draws(seed, purpose, indices):
+    """32 random bits for each index."""
+    golden = np.uint32(0x9E3779B9)
+    key = mix(mix(np.array([seed], np.uint32) + golden) + np.uint32(purpose))
+    return mix(key ^ mix(np.asarray(indices, np.uint32) + golden))
+
+
+def start_weights(net, seed):
+    """The weights that net.c's start() gives: nearly normal kernels (the sum of twelve uniform numbers), uniform linear
+    weights."""
+    layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    for purpose, layer in enumerate(layers):
+        n, deviation = layer.weight.numel(), np.sqrt(np.float32(2 / (9 * layer.out_channels)))
+        bits = draws(seed, purpose, np.arange(6 * n))
+        total = ((bits & 65535) + (bits >> 16)).astype(np.int64).reshape(n, 6).sum(1) + 6 - 6 * 65536
+        values = deviation * (total / 65536).astype(np.float32)
+        layer.weight.data = torch.from_numpy(values).view_as(layer.weight)
+    bits = draws(seed, len(layers), np.arange(net.fc.weight.numel())) >> 16
+    bound = np.float32(1) / np.sqrt(np.float32(net.fc.in_features))
+    values = bound * (bits.astype(np.float32) - np.float32(32767.5)) / np.float32(32768)
+    net.fc.weight.data = torch.from_numpy(values).view_as(net.fc.weight)
+    net.fc.bias.data.zero_()
+    return net
+
+
+def epoch_order(seed, epoch, count):
+    order, bits = list(range(count)), draws(seed, 1000 + epoch, np.arange(count)).tolist()
+    for i in range(count - 1, 0, -1):
+        j = bits[i] * (i + 1) >> 32
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+@pytest.mark.parametrize(("depth", "width", "seed"), [(8, 8, 0), (56, 8, 19), (20, 16, 2**31 - 1)])
+def test_start_weights_and_order_follow_the_rules_bit_by_bit(depth, width, seed):
+    engine = Engine(depth, None, pictures(torch.arange(192)), width)
+    engine.start(seed)
+    net = start_weights(d2l.small_resnet(depth, width=width), seed)
+    assert np.array_equal(engine.view("parameters", engine.parameter_count()), flat(parts(net)[0]))
+    kernel = net.layer1[0].conv1.weight
+    assert kernel.std().item() == pytest.approx(math.sqrt(2 / (9 * width)), rel=0.1)
+    for epoch in (0, 1, 7):
+        engine.shuffle(seed, epoch)
+        order = engine.view("order", 192, np.int32).tolist()
+        assert order == epoch_order(seed, epoch, 192)
+        assert sorted(order) == list(range(192)) != order
+
+
+@pytest.mark.parametrize("shortcut", ["A", None])
+def test_a_run_can_be_repeated_with_torch(shortcut):
+    seed, lr, count, epochs = 5, 0.03, 192, 3
+    engine = Engine(8, shortcut, pictures(torch.arange(count)))
+    found = list(train_here.steps(engine, seed, lr, epochs * count // 64))
+    net = start_weights(d2l.small_resnet(8, shortcut, width=8), seed)
+    optimizer, losses = sgd(net, lr), []
+    for epoch in range(epochs):
+        for batch in torch.tensor(epoch_order(seed, epoch, count)).split(64):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(len(losses) / (epochs * count // 64), lr)
+            step = torch_step(net, optimizer, normalise(DATA.X_train[batch]), DATA.y_train[batch])
+            losses.append(step["loss"][0].item())
+    assert found == pytest.approx(losses, rel=1e-3)
+    loss, error = d2l.evaluate(net, DATA.X_train[:count], DATA.y_train[:count])
+    assert engine.measure() == pytest.approx(loss, rel=1e-2)
+    assert engine.errors() / count == pytest.approx(error, abs=0.02)
+
+
+def test_the_rate_is_fits():
+    from d2l_utils.training import learning_rate as fits
+    for progress in np.linspace(0, 1, 50, endpoint=False):
+        assert learning_rate(progress, 0.1) == pytest.approx(fits(progress, 0.1))
+
+
+# ---- trainer.js in Chromium ----
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Trainer</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="web/trainer.css">
+<meta name="viewport" content="width=device-width">
+<script src="web/trainer.js"></script></head><body><main><h1>Trainer</h1><div id="recorded">recorded</div>
+<figure class="trainer" id="lab" data-fallback="recorded" hidden><script type="application/json">%s</script></figure>
+<figure class="trainer" id="second" hidden></figure></main></body></html>"""
+RECORD = {"rate": 0.1, "pictures": 512, "plain": {"8": [[0.8, 0.7], [0.9, 0.6]]}, "residual": {"8": [[0.7, 0.5]]}}
+POLICY = "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+
+class Strict(http.server.SimpleHTTPRequestHandler):
+    def end_headers(self):
+        self.send_header("Content-Security-Policy", POLICY)
+        super().end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sub").mkdir()
+    shutil.copytree(WEB, folder / "sub" / "web", ignore=shutil.ignore_patterns("*.py", "*.c", "__pycache__"))
+    (folder / "sub" / "page.html").write_text(PAGE % json.dumps(RECORD), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    """The page under a sub-path, with the policy that it promises to work under."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Strict, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/sub/page.html"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """visit(address, script=None, **settings) opens a page; anything that goes wrong in it fails the test."""
+    wrong, stack = [], contextlib.ExitStack()
+
+    def visit(address, script=None, **settings):
+        context = stack.enter_context(contextlib.closing(browser.new_context(**settings)))
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.extend([message.text] * (message.type == "error")))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        return page
+
+    visit.asked, visit.expected = (asked := []), (expected := [])
+    yield visit
+    stack.close()
+    assert [text for text in wrong if not any(part in text for part in expected)] == []
+
+
+def choose(page, lab="#lab", depth="8", rate="0.03", seed="3", pictures="512"):
+    for name, value in (("depth", depth), ("rate", rate), ("pictures", pictures)):
+        page.locator(lab).get_by_label(name).select_option(value)
+    page.locator(lab).get_by_label("seed").fill(seed)
+
+
+def press(page, name, lab="#lab"):
+    page.locator(lab).get_by_role("button", name=name).click()
+
+
+def status(page, text, lab="#lab"):
+    page.wait_for_function("([lab, text]) => document.querySelector(lab + ' output').textContent.includes(text)",
+                           arg=[lab, text], timeout=120_000)
+    return page.locator(f"{lab} output").text_content()
+
+
+def results(page, lab="#lab"):
+    return page.locator(lab).evaluate("(figure) => ({...figure.dataset})")
+
+
+@functools.lru_cache
+def expected(seed, lr=0.03, count=512):
+    return [train_here.run(8, shortcut, lr, seed, count=count)[-1]["train_error"] for shortcut in (None, "A")]
+
+
+def test_the_module_computes_the_same_bits_in_chromium(visit, served):
+    engine = Engine(8, "A", pictures(torch.arange(64)), batch=64)
+    engine.start(7)
+    losses = [engine.train(7, step, 0.02) for step in range(5)]
+    weights = engine.view("parameters", engine.parameter_count()).view(np.uint32)
+    X, y = pictures(torch.arange(64))
+    found = visit(served).evaluate("""async ([module, X, y]) => {
+        const {instance: {exports: net}} = await WebAssembly.instantiate(Uint8Array.from(module));
+        net.build(8, 8, 64, 1, 64);
+        new Uint8Array(net.memory.buffer).set(X, net.pictures_at());
+        new Uint8Array(net.memory.buffer).set(y, net.labels_at());
+        net.start(7);
+        const losses = [0, 1, 2, 3, 4].map((step) => net.train(7, step, 0.02));
+        return [losses, [...new Uint32Array(net.memory.buffer, net.parameters_at(), net.parameter_count())]];
+    }""", [list(build.committed()), X.ravel().tolist(), y.tolist()])
+    assert found[0] == losses
+    assert found[1] == weights.tolist()
+
+
+def test_a_page_that_is_a_file_trains_and_ends_where_python_says(visit, folder):
+    page = visit((folder / "sub" / "page.html").as_uri())
+    assert not page.locator("#recorded").is_visible()
+    page.wait_for_timeout(300)
+    assert not any("pictures.js" in url for url in visit.asked)         # nothing is loaded, nothing runs unasked
+    choose(page)
+    press(page, "Run")
+    text = status(page, "Done")
+    data = results(page)
+    errors = [float(data["plainError"]), float(data["residualError"])]
+    assert errors == expected(3)
+    assert (data["depth"], data["seed"], data["pictures"]) == ("8", "3", "512")
+    told = re.search(r"plain-8 ([0-9.]+)%, residual-8 ([0-9.]+)%", text).groups()
+    assert [float(error) for error in told] == pytest.approx([100 * error for error in errors], abs=0.06)
+    assert "in your browser, float32, one seed" in page.locator("#lab figcaption").text_content()
+
+
+def test_a_pair_can_be_repeated_from_its_link(visit, served):
+    page = visit(served)
+    choose(page)
+    press(page, "Run")
+    status(page, "Done")
+    first, link = results(page), page.locator("#lab li a").get_attribute("href")
+    again = visit(served + link)
+    status(again, "Press Run to repeat")
+    assert again.locator("#lab").get_by_label("seed").input_value() == "3"
+    assert "plainError" not in results(again)
+    press(again, "Run")
+    status(again, "Done")
+    assert results(again) | {"fallback": ""} == first | {"fallback": ""}
+    wrong = visit(served + "#lab?depth=21&seed=x&nonsense=1&rate=0.1")  # what is not allowed is left alone
+    values = wrong.locator("#lab form").evaluate("(form) => Object.fromEntries(new FormData(form))")
+    assert values == {"depth": "32", "rate": "0.1", "seed": "0", "pictures": "2048"}
+
+
+def test_stop_run_again_and_two_labs_on_a_page(visit, served):
+    page = visit(served)
+    choose(page, depth="56")
+    press(page, "Run")
+    status(page, "step")
+    press(page, "Stop")
+    assert status(page, "Stopped") == "Stopped."
+    assert page.locator("#lab").get_by_role("button", name="Run").is_enabled()
+    for lab, seed in (("#lab", "1"), ("#second", "2")):
+        choose(page, lab, seed=seed)
+        press(page, "Run", lab)
+    for lab, seed in (("#lab", 1), ("#second", 2)):
+        status(page, "Done", lab)
+        data = results(page, lab)
+        assert [float(data["plainError"]), float(data["residualError"])] == expected(seed)
+    choose(page, seed="4")
+    press(page, "Run")
+    status(page, "Done")
+    assert page.locator("#lab li").count() == 2                         # earlier runs stay
+    assert page.locator("#lab polyline.trainer-earlier").count() == 2
+    assert page.locator("#second li").count() == 1
+
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_nothing_runs_while_the_page_is_hidden(visit, served):
+    page = visit(served)
+    choose(page, depth="20")
+    press(page, "Run")
+    status(page, "step")
+    page.evaluate(HIDE, True)
+    page.wait_for_timeout(500)
+    lines = page.locator("#lab svg").inner_html()
+    page.wait_for_timeout(1500)
+    assert status(page, "Paused")
+    assert page.locator("#lab svg").inner_html() == lines
+    page.evaluate(HIDE, False)
+    status(page, "Done")
+
+
+def test_a_slow_device_gets_fewer_pictures_and_is_told(visit, served):
+    page = visit(served)
+    page.locator("#lab").evaluate("(figure) => figure.dataset.limit = '0.001'")
+    choose(page, pictures="2048")
+    press(page, "Run")
+    assert "it trains on 512 pictures instead" in status(page, "Done")
+    data = results(page)
+    assert data["pictures"] == "512" == page.locator("#lab").get_by_label("pictures").input_value()
+    assert [float(data["plainError"]), float(data["residualError"])] == expected(3)
+
+
+def test_a_net_that_diverges_is_named(visit, served):
+    page = visit(served)
+    page.evaluate("document.querySelector('#lab select[name=rate]').add(new Option('1e30', '1e30'))")
+    choose(page, rate="1e30")
+    press(page, "Run")
+    assert "plain-8 diverged" in status(page, "Done")
+    assert "plainError" not in results(page)
+
+
+@pytest.mark.parametrize("script", ["delete globalThis.WebAssembly", "WebAssembly.validate = () => false"])
+def test_without_webassembly_the_recorded_runs_stay(visit, served, script):
+    page = visit(served, script)
+    assert page.locator("#recorded").is_visible()
+    assert not page.locator("#lab").is_visible()
+
+
+def test_pictures_that_are_missing_are_named(visit, folder, tmp_path):
+    shutil.copytree(folder / "sub", tmp_path / "bare")
+    (tmp_path / "bare" / "web" / "pictures.js").unlink()
+    visit.expected.append("ERR_FILE_NOT_FOUND")
+    page = visit((tmp_path / "bare" / "page.html").as_uri())
+    press(page, "Run")
+    assert "pictures.js is not there" in status(page, "cannot start")
+
+
+@pytest.mark.parametrize("settings", [{"viewport": {"width": 390, "height": 800}}, {"color_scheme": "dark"}])
+def test_the_lab_is_accessible_and_fits_a_phone(visit, served, settings):
+    page = visit(served, **settings)
+    choose(page, rate="0.1")
+    assert page.locator("#lab polyline.trainer-record").count() == 3    # recorded runs of this very setting
+    choose(page)
+    assert page.locator("#lab polyline.trainer-record").count() == 0
+    page.locator("#lab").get_by_label("seed").press("Enter")            # by keyboard
+    status(page, "Done")
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#lab svg text").first.evaluate(
+        "(text) => 14 * text.ownerSVGElement.getBoundingClientRect().width / 400") >= 11
+
+
+def test_progress_is_announced_every_few_seconds_only(visit, served):
+    page = visit(served)
+    page.evaluate("""() => {
+      globalThis.reports = [];
+      new MutationObserver(() => reports.push(performance.now())).observe(document.querySelector("#lab output"),
+        {childList: true, characterData: true, subtree: true});
+    }""")
+    choose(page, depth="20")
+    press(page, "Run")
+    status(page, "Done")
+    times = page.evaluate("reports")[:-1]                               # the last one is the result
+    assert all(later - earlier >= 2900 for earlier, later in itertools.pairwise(times))
