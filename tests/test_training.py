@@ -635,7 +635,7 @@ def test_the_bar_shows_epoch_loss_error_and_the_book_one_final_line(data, capsys
     run(small_net(), data, progress=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("2 epochs, ")
+    assert lines[0].startswith("2 epochs: training loss ")
     run(small_net(), data, progress=False)
     assert capsys.readouterr().out == ""
 

@@ -63,8 +63,9 @@ class Progress:
                  else f"Call fit again with the same arguments to go on after epoch {len(self.rows)}."))
 
     def close(self):
-        """End the bar and print one final line, which is all that the built book shows."""
+        """End the bar and print one final line, which is all that the built book shows (without seconds)."""
         self.bar.close()
         if self.rows and self.show:
-            print(f"{len(self.rows)} epochs, {sum(row['seconds'] for row in self.rows):.0f} s: "
+            took = "" if os.environ.get("D2L_BOOK") else f", {sum(row['seconds'] for row in self.rows):.0f} s"
+            print(f"{len(self.rows)} epochs{took}: "
                   f"training loss {self.rows[-1]['train_loss']:.3f}{self.last_error()}")
