@@ -1,7 +1,9 @@
 """Chapter 01's trainer: what the reader's browser would compute, run through wasmtime: the module in web/trainer.js,
 width 8, 2,048 pictures at 14x14, plain and residual nets of five depths, 20 seeds.
 
-The rate was chosen on seeds 100 to 102, which are not in the record.
+The rate was chosen on seeds 100 to 102, which are not in the record, among 0.03, 0.05 and 0.1 (0.3 was worse for both
+nets at 32 layers): over 20, 32 and 56 layers the plain nets end at 46, 46 and 44 % training error, the residual ones at
+14, 15 and 17 %.
 """
 
 import base64
@@ -95,7 +97,7 @@ def run(depth, shortcut, lr, seed, precision="float32", count=COUNT, epochs=EPOC
     return rows
 
 
-LR = 0.1
+LR = 0.03
 CONFIGS = [{"depth": depth, "shortcut": shortcut, "lr": LR, "precision": "float32", "seed": seed}
            for seed in range(20) for depth in (32, 56, 20, 44, 8) for shortcut in (None, "A")]
 
