@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,6 +87,22 @@ def add_katex(app, pagename, templatename, context, doctree):
         app.add_js_file(None, body=RENDER_MATHS)
 
 
+def add_trainer(app, pagename, templatename, context, doctree):
+    """The trainer's script and style, on pages with one: Jupyter Book puts every file of _static/ on every page."""
+    if '<figure class="trainer"' in context.get("body", ""):
+        app.add_css_file("../trainer/trainer.css")
+        app.add_js_file("../trainer/trainer.js")
+
+
+def copy_trainer(app, exception):
+    """What those pages load: script, style, and the pictures that Run fetches."""
+    web = Path(app.srcdir) / "web"
+    if exception is None and app.builder.name == "html" and web.is_dir():
+        (Path(app.outdir) / "trainer").mkdir(exist_ok=True)
+        for name in ("trainer.js", "trainer.css", "pictures.js"):
+            shutil.copy(web / name, Path(app.outdir) / "trainer" / name)
+
+
 def drop_thebe(app, pagename, templatename, context, doctree):
     """sphinx-thebe puts its files on every page, where they do nothing but raise an error: leave them out."""
     for kind in ("script_files", "css_files"):
@@ -162,6 +179,7 @@ def setup(app):
     app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", add_katex, priority=400)
+    app.connect("html-page-context", add_trainer, priority=400)
     app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
     app.connect("html-page-context", add_preview)
@@ -169,5 +187,6 @@ def setup(app):
     app.connect("html-collect-pages", add_lost_page)
     app.connect("html-collect-pages", add_moved_pages)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", copy_trainer)
     app.connect("build-finished", check_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -130,15 +130,16 @@ class Lab:
 
 def train_lab(data=None, recorded=None, notebook="chapters/01_degradation.ipynb", **axes):
     """Choose depth, shortcut, norm, rate, epochs and seed, press Run, and watch a real net train on `data` (default:
-    the bundled images at 14x14); earlier curves stay. In the built book: `explore(recorded, **axes)`, if there is a
-    `recorded`, and a link to the notebook in Colab."""
+    the bundled images at 14x14); earlier curves stay. In the built book: web/trainer.js, which trains in the reader's
+    browser, `explore(recorded, **axes)`, if there is a `recorded`, and a link to the notebook in Colab."""
     if data is not None and not isinstance(data, FashionMNIST):
         raise TypeError(f"data must be a FashionMNIST or None, got {type(data).__name__}")
     if not building():
         display(Lab(fashion_mnist(size=14) if data is None else data).box)
         return
+    display(HTML('<figure class="trainer" id="train" hidden></figure>'))
     if recorded is not None:
         explore(recorded, **axes)
     link = html.escape(os.environ.get("D2L_COLAB", "") + notebook)
-    display(HTML(f'<p class="lab-link">These runs were recorded. To train your own, with any depth, rate and seed, '
+    display(HTML(f'<p class="lab-link">To train with PyTorch, with any depth, rate and seed, '
                  f'<a href="{link}">open this chapter in Colab</a> and press Run.</p>'))
