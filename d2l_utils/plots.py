@@ -91,8 +91,8 @@ def block_diagram(graph, ax, title=""):
         first = (fork + total + len(shortcut) - 1) / 2
         boxes = [first - j for j in range(len(shortcut))]
         ax.plot([0, side], [fork, fork], [side, 0.35], [total, total], color=RESIDUAL, linewidth=2.2)
-        ax.vlines(side, [fork, *(y - 0.31 for y in boxes)], [*(y + 0.31 for y in boxes), total], RESIDUAL,
-                  linewidth=2.2, capstyle="projecting")
+        ax.vlines([side] * (len(boxes) + 1), [fork, *(y - 0.31 for y in boxes)], [*(y + 0.31 for y in boxes), total],
+                  RESIDUAL, linewidth=2.2, capstyle="projecting")
         for y, (label, _) in zip(boxes, shortcut, strict=True):
             layer_box(label, side, y, ax, colour=RESIDUAL)
         if not shortcut:
