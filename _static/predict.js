@@ -69,7 +69,7 @@ function save(key, state) {
   try { localStorage.setItem(key, JSON.stringify(state)); } catch { /* for this visit only */ }
 }
 
-// All outputs and what else stands on the page, code apart, up to the next heading or prediction.
+// All outputs and what else stands on the page up to the next heading or prediction; of the code, what makes a claim.
 function following(form) {
   const found = [];
   for (let node = form; ;) {
@@ -79,6 +79,8 @@ function following(form) {
     }
     node = node.nextElementSibling;
     if (node.matches("section, h1, h2, h3, h4, h5, h6, .predict") || node.querySelector(".predict")) return found;
+    const code = node.querySelector(".cell_input");
+    if (code?.textContent.includes("d2l.claim(")) found.push(code);
     if (node.matches(".cell")) found.push(...node.querySelectorAll(".cell_output > *"));
     else if (!node.matches(".cell_input, script, style")) found.push(node);
   }
@@ -117,7 +119,7 @@ function startPrediction(form) {
       element.classList.toggle("covered", element.inert);
     }
     const still = covers.filter((element) => element.inert);
-    const what = still.length ? `Covered until you have guessed: ${inWords(still)}.` : "";
+    const what = still.length ? `Covered until you have guessed: ${inWords(still.filter((element) => !element.matches(".cell_input")))}.` : "";
     form.querySelector(".predict-covers").textContent = what;
     control.show(one.guess);
     [one.right, reply.textContent] = open ? [false, ""] : judged(data, one.guess);

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from _grid import images, main
+from common import images, main
 
 TRAINER = Path(__file__).parent.parent / "web" / "trainer.js"
 WIDTH, BATCH, EPOCHS, COUNT, WARMUP = 8, 64, 5, 2048, 0.3           # as in trainer.js
@@ -102,4 +102,5 @@ CONFIGS = [{"depth": depth, "shortcut": shortcut, "lr": LR, "precision": "float3
            for seed in range(20) for depth in (32, 56, 20, 44, 8) for shortcut in (None, "A")]
 
 if __name__ == "__main__":
-    main("train_here", CONFIGS, run, CONFIGS[:2], {"full": False, "size": 14}, count=512, epochs=1)
+    smallest = [config for config in CONFIGS if config["depth"] == 32 and config["seed"] == 0]
+    main("train_here", CONFIGS, run, smallest, {"full": False, "size": 14}, {"count": 512, "epochs": 1})

@@ -176,7 +176,8 @@ def test_in_the_book_the_lab_shows_what_was_recorded_and_the_way_to_colab(shown,
     monkeypatch.setenv("D2L_COLAB", "https://colab.example/main/")
     d2l.train_lab(recorded=trained, notebook="chapters/a&b.ipynb", depth=[8, 20])
     d2l.train_lab()
-    explored, link, alone = (output.data for output in shown)
+    trainer, explored, link, _, alone = (output.data for output in shown)
+    assert 'class="trainer"' in trainer                  # web/trainer.js brings it to life
     assert 'id="trained"' in explored
     assert "Plain 8." in explored
     assert 'href="https://colab.example/main/chapters/a&amp;b.ipynb"' in link

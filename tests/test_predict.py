@@ -602,7 +602,7 @@ def test_a_built_page_is_covered_rightly_and_axe_finds_nothing(browser, book, sc
     page = context.new_page()
     page.on("request", lambda request: asked.append(request.url))
     page.goto((book / "index.html").as_uri())
-    assert len(covered(page, "which")) == 3                  # the explorer, the claim, what was printed; no code
+    assert len(covered(page, "which")) == 4        # the explorer, the claim and its code, what was printed
     assert all(hidden(page, "which"))
     assert page.locator("#which .predict-covers").inner_text().endswith("1 figure, 1 claim and 1 output.")
     assert page.locator("#many").get_attribute("data-covers") == ""
