@@ -216,7 +216,7 @@ def test_chapter_installs_itself_and_its_explorers_work_as_in_colab(reader, monk
     said = execute(book, reader, monkeypatch).cells[-1].outputs[-1].text
     controls, changes = map(int, re.findall(r"\d+", said))
     assert controls >= 2
-    assert changes >= controls - 4              # the lab's depth, shortcut, norm and rate change no picture by themselves
+    assert changes >= controls - 4              # the four of the lab change no picture
 
 
 def test_wheel_has_the_data_and_every_record_and_nothing_else(copy, tmp_path):
