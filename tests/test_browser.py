@@ -11,10 +11,7 @@ from urllib.parse import parse_qsl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, Server
-from playwright.sync_api import sync_playwright
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 THEME = {"label-content-name-mismatch", "region"}           # what axe finds on every page of the theme
 LIMIT = 4                                                   # milliseconds from a slider's event to finished layout
 
@@ -80,7 +77,7 @@ def names():
 
 
 @pytest.fixture(scope="module")
-def visit(site, chromium):
+def visit(site, browser):
     """visit(name, **settings) opens a page with the network blocked; `page.wrong` collects errors and what it asks of
     others."""
     server = Server(site)
@@ -100,10 +97,7 @@ def visit(site, chromium):
         page.goto(server.address + name)
         return page
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield visit
-        browser.close()
+    yield visit
     server.stop()
 
 

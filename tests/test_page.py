@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 
 import d2l_utils as d2l
 from d2l_utils import plots
@@ -18,16 +17,6 @@ html[data-theme=dark] { --pst-color-background: #14181e; --pst-color-text-base: 
     --pst-color-surface: #29313d; }
 body { margin: 0 1rem; font: 16px sans-serif; background: var(--pst-color-background);
     color: var(--pst-color-text-base); }"""
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

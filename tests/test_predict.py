@@ -15,14 +15,11 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 from test_build import build
 
 import d2l_utils as d2l
 
 predict, explorer = (importlib.import_module(f"d2l_utils.book.{name}") for name in ("predict", "explorer"))
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 THEME = {"label-content-name-mismatch", "region"}           # what axe finds on every page of the theme
 DEPTHS, PLAIN, RESIDUAL = [8, 20, 56], [6, 5, 20], [6, 4, 2]
 REFUSED = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
@@ -226,14 +223,6 @@ def body(shown, monkeypatch):
       <section id="two"><h2>Two</h2>{cell(long)}<p>20 s.</p>{cell(many)}<p>50.</p><h3>A heading</h3><p>After.</p>
       </section>
       <section id="three"><h2>Three</h2>{cell(draw)}{cell(FIGURE)}<p>So.</p></section></section>"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ import re
 import ipywidgets as widgets
 import pytest
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 
 import d2l_utils as d2l
 
 predict = importlib.import_module("d2l_utils.book.predict")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 
 
 def check_blocks(answer):
@@ -114,14 +112,6 @@ def test_widgets_answer_as_the_checker_does(shown):
         button.click()
         assert box.children[-1].value == reply
     assert "&lt;blocks&gt;" in shown[0].children[0].value
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -8,23 +8,13 @@ import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import layer_table
 
 module = importlib.import_module("d2l_utils.book.toy")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 NETS = [{"title": "net 1", "rows": [["conv1", "64x112", "64x112"], ["a<b", "64x56", "64x28"], ["fc", "10", "11"]],
          "reply": "A stride too many."}, {"title": "net 2", "rows": [["conv1", "1", "1"]], "reply": "It is ResNet-18."}]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT
-from playwright.sync_api import sync_playwright
 from torch.overrides import TorchFunctionMode
 
 import d2l_utils as d2l
@@ -377,8 +376,6 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Trai
 <figure class="trainer" id="second" hidden></figure></main></body></html>"""
 RECORD = {"rate": 0.1, "pictures": 512, "plain": {"8": [[0.8, 0.7], [0.9, 0.6]]}, "residual": {"8": [[0.7, 0.5]]}}
 POLICY = "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 
 
 class Strict(http.server.SimpleHTTPRequestHandler):
@@ -406,14 +403,6 @@ def served(folder):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/sub/page.html"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
