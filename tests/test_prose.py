@@ -1,0 +1,200 @@
+"""The numbers in the chapters' prose are the records': each is computed here again and looked for in the page."""
+
+import functools
+import math
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from torch import nn
+
+import d2l_utils as d2l
+from d2l_utils.anatomy import part_table
+
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
+RESULT = re.compile(rf"(?<![\w.-])\d[\d,]*(?:\.\d+)? (?:(?:to|and|or) \d[\d.,]* )?(?:{UNITS})(?!\w)"   # 8.6 %, 1 to 2 %
+                    r"|(?<![\w.-])\d+\.\d+(?![\w.]*\d)")                                             # 13.5
+SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", "3.2", "0.25"} # rates etc.
+PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
+QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
+    "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
+    "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
+    "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
+
+
+def prose(path):
+    """The page's sentences in one line, without code, formulas, addresses, exercises and what follows them."""
+    cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    text = "\n".join(cells).split("\n## Exercises")[0]
+    text = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)|^ {4}.*$", "", text, flags=re.M)
+    return re.sub(r"\s+", " ", text.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def per_cent(values, digits=1):
+    """(lowest, highest) in per cent."""
+    return [round(100 * value, digits) for value in (min(values), max(values))]
+
+
+@functools.cache
+def record(name):
+    return d2l.recorded(name)
+
+
+# What each page says, and what its record has: the sentence's words with {} for its numbers, and the numbers.
+
+def chapter_01():
+    witness = d2l.by_seed(d2l.main_precision(record("degradation")), "train_error", depth=56, shortcut="A", epoch=4)[4]
+    near, *strays = sorted(witness)[:3], *sorted(witness)[3:]
+    last = record("degradation_rate").query("epoch == 10 and depth == 56 and lr == 0.1 and shortcut == 'none'")
+    as_is, clipped = (last[last.recipe == recipe].train_error for recipe in ("standard", "clipped"))
+    race = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
+    mean = race.groupby(["shortcut", "depth"]).train_error.mean()
+    return [
+        ("Three of the five residual-56 runs end at {:.1f} to {:.1f} %", per_cent(near)),
+        ("and they end at {:.1f} and {:.1f} %", [100 * stray for stray in strays]),
+        ("Their mean, {:.1f} %,", [100 * witness.mean()]),
+        ("{:.1f} to {:.1f} % as is", per_cent(as_is)),
+        ("{:.1f} to {:.1f} % clipped", per_cent(clipped)),
+        ("anything from {:.0f} to {:.0f} %", consistent_with(2, 5)),
+        ("for five against five, once in {:d} times", [math.comb(10, 5) // 2]),
+        ("plain-56 gets nearly {} times as many", words(mean["none", 56] / mean["none", 20], 3.5, 4, "four")),
+        ("some {} points more", words(100 * (mean["none", 56] - mean["none", 20]), 15.5, 16.5, "sixteen")),
+        ("residual-32 makes about a {} fewer errors", words(1 - mean["A", 32] / mean["A", 20], 0.28, 0.39, "third")),
+    ]
+
+
+def consistent_with(k, n):
+    """The chances that make k of n, or fewer, or more, likelier than 2.5 % each: (lowest, highest), in per cent."""
+    p = np.linspace(0, 1, 10_001)
+    chance = [math.comb(n, i) * p ** i * (1 - p) ** (n - i) for i in range(n + 1)]
+    both = p[(sum(chance[k:]) >= 0.025) & (sum(chance[:k + 1]) >= 0.025)]
+    return per_cent(both, 0)
+
+
+def words(value, low, high, word):
+    """[word] if it is a fair word for the value."""
+    return [word if low <= value < high else f"({value:.3g} is no {word})"]
+
+
+def chapter_02():
+    last = record("identity").query("step == 200 and start != 'full'")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
+    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    ratio = missed.clip(lower=1e-6)
+    times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
+    points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
+    plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    return [
+        ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
+        ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
+        ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
+        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
+         [times[20, 1], *points[20][[0, 1]]])]
+
+
+def chapter_04():
+    """Of a 224x224 picture, as the chapter's `anatomy` counts it."""
+    totals = []
+    for net in (d2l.resnet34(), d2l.resnet50()):
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        head = nn.Sequential(net.avgpool, nn.Flatten(), net.fc)
+        parts = {"stem": stem, **{str(i): stage for i, stage in enumerate(net.stages)}, "head": head}
+        totals.append(part_table(parts, 3, 224, 224)[["parameters", "multiply_adds", "MiB"]].sum())
+    more = totals[1] / totals[0]
+    return [("Fifty costs {:.0f} % more parameters than thirty-four and {:.0f} % more multiply-adds",
+             100 * (more[["parameters", "multiply_adds"]] - 1)),
+            ("but {:.1f} times the memory", [more.MiB])]
+
+
+def chapter_05():
+    flattery = []
+    grid = record("schedules").query("recipe == 'standard'")
+    ends = d2l.by_seed(grid, "test_error", ["schedule", "lr"], epoch=8)
+    for seed in ends.index:
+        flattery.append(ends.drop(index=seed)[ends.loc[seed].idxmin()].mean() - ends.loc[seed].min())
+    full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
+    right = 1 - full[full.epoch == full.epoch.max()].test_error.mean()
+    return [
+        ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
+        ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
+        ("How far can {:.1f} % be trusted?", [100 * right]),
+    ]
+
+
+def appendix_a():
+    recipes = d2l.by_seed(record("degradation_rate").query("epoch == 10"), "train_error", "recipe", depth=56, lr=0.1,
+                          shortcut="none")
+    short = record("degradation").query("epoch == 4 and depth == 56 and shortcut == 'none'")
+    others = short[(short.precision == "bfloat16") & (short.seed > 0)].train_error
+    long = record("degradation_long").query("epoch == 12")
+    lower = long.query("lr == 0.03 and depth == 56 and shortcut == 'none'").train_error
+    long = long[long.lr == 0.1]
+    ends = d2l.by_seed(long, "train_error", ["shortcut", "depth"])
+    tests = d2l.by_seed(long, "test_error", ["shortcut", "depth"]).mean()
+    strays = record("degradation_rate").query(
+        "epoch == 10 and depth == 56 and shortcut == 'A' and lr == 0.1 and recipe == 'standard'").train_error
+    lead = ends["A", 20].mean() - ends["A", 56].mean()
+    return [
+        ("{:.1f} to {:.1f} % as is", per_cent(recipes["standard"])),
+        ("{:.1f} to {:.1f} % with the long warm-up", per_cent(recipes["long warm-up"])),
+        ("{:.1f} to {:.1f} % clipped", per_cent(recipes["clipped"])),
+        ("the other seeds end between {:.1f} and {:.1f} %", per_cent(others)),
+        ("its one long run ends at {:.1f} %", [100 * lower.iloc[0]]),
+        ("a lead of {:.1f} points", [100 * lead]),
+        ("which is {:.0f} % fewer errors", [100 * lead / ends["A", 20].mean()]),
+        ("the two are level, at {:.1f} %", [100 * tests["A", 56]]),
+        ("the two are level, at {:.1f} %", [100 * tests["A", 20]]),
+        ("in this record's three they end at {:.0f}, {:.0f} and {:.0f} %", sorted(100 * strays.iloc[:3])),
+    ]
+
+
+def appendix_b():
+    table = record("throughput")
+    if "processor" in table:
+        table = table[table.processor == "2 x Intel(R) Xeon(R) Processor"]
+    speed = table.groupby("measure").value.mean()
+    gflops = table.groupby("measure").gflops.mean()
+    on_maps = gflops["convolution: 3x3 bfloat16"] / gflops["matmul: bfloat16"]
+    return [
+        ("keeps most of its weights, {:.0f} %", [100 * on_maps]),
+        ("on the same net {:.1f} times as fast", [speed["+ small maps side by side"] / speed["+ fused optimiser"]]),
+        ("on the Xeon, again {:.1f} times", [speed["+ kept memory"] / speed["+ small maps side by side"]]),
+        ("takes {:.0f} ms, one of residual-110 {:.0f} ms", [speed["depth: 20"], speed["depth: 110"]]),
+        ("the loop is {:.1f} times as fast", [speed["fit: bfloat16"] / speed["textbook"]]),
+    ]
+
+
+SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
+
+
+@pytest.mark.parametrize("page", SAID)
+def test_the_prose_says_what_was_measured(page):
+    text = prose(ROOT / "chapters" / f"{page}.ipynb")
+    said = [template.format(*numbers) for template, numbers in SAID[page]()]
+    assert said
+    assert [sentence for sentence in said if sentence not in text] == []
+
+
+def test_most_numbers_are_read():
+    """At least eight in ten results in the prose of all pages are compared with what made them."""
+    open_ones, read = [], 0
+    for path in CHAPTERS:
+        text = prose(path)
+        for quoted in QUOTED.get(path.stem, ()):
+            assert quoted in text, f"{path.stem} no longer says {quoted!r}"
+            text = text.replace(quoted, "")
+        said = [template.format(*numbers) for template, numbers in SAID.get(path.stem, list)()]
+        compared = [match.span() for sentence in said for match in re.finditer(re.escape(sentence), text)]
+        for match in RESULT.finditer(text):
+            if any(a < match.end() and match.start() < b for a, b in compared):
+                read += 1
+            elif match.group() not in SETTINGS and not PICTURES.fullmatch(match.group()):
+                open_ones.append(f"{path.stem}: ...{text[max(0, match.start() - 50):match.end() + 10]}")
+    print(f"{read} read; not read:", *open_ones, sep="\n")
+    assert read >= 0.8 * (read + len(open_ones))
