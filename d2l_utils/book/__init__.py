@@ -4,8 +4,11 @@ import html
 import json
 import os
 import re
+from pathlib import Path
 
 from IPython.display import HTML
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
 
 class Words(HTML):
@@ -28,4 +31,14 @@ def check_text(text, demand):
 
 def to_json(data):
     """JSON that may stand in a script of a page."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"))
+
+
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True,
+                        trim_blocks=True, lstrip_blocks=True)
+TEMPLATES.globals["to_json"] = to_json
+
+
+def fill(template, **facts):
+    """The HTML of templates/TEMPLATE.html, filled in with these facts."""
+    return TEMPLATES.get_template(f"{template}.html").render(facts)

@@ -5,7 +5,6 @@ In the built book all frames are written into the page, where _static/explorer.j
 
 import html
 import itertools
-import json
 import re
 from numbers import Real
 
@@ -15,7 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ..plots import STYLE
-from . import building, check_text, to_json
+from . import building, check_text, fill
 from .svg import to_svg
 
 
@@ -50,8 +49,7 @@ def show(fig, alt):
     if not panels(fig):
         raise TypeError(f"fig must be a matplotlib Figure or a list of them, got {fig!r}")
     check_text(alt, "alt must be a sentence")
-    display(HTML(f'<figure class="picture"><div class="panels" style="{grid(sizes_of(panels(fig)))}">'
-                 f'{draw(panels(fig), alt)}</div><figcaption>{html.escape(alt)}</figcaption></figure>'))
+    display(HTML(fill("picture", style=grid(sizes_of(panels(fig))), picture=draw(panels(fig), alt), caption=alt)))
 
 
 class Frames(dict):
@@ -134,31 +132,7 @@ def live(frames, table):
                              description=axis.replace("_", " "), style={"description_width": "initial"}))
         controls[-1].observe(update, "index")
     update()
-    return widgets.VBox([*controls, frame, widgets.HTML(folded(table))])
-
-
-def folded(table):
-    """A DataFrame as a folded table, for readers who cannot see the curve and those who want the numbers."""
-    if table is None:
-        return ""
-    rows = table.to_html(border=0, float_format="{:.4g}".format, na_rep="")
-    return f'<details class="data-table"><summary>The numbers as a table</summary><div>{rows}</div></details>'
-
-
-def control(name, axis, options, index):
-    """The HTML of one axis in the built page, at its option `index`: a slider or buttons."""
-    label, texts = html.escape(axis.replace("_", " ")), [html.escape(str(option)) for option in options]
-    here, group = f"{name}-{axis}", f'<div class="explorer-axis" data-axis="{axis}"'
-    if not is_slider(options):
-        buttons = "".join(f'<button type="button" aria-pressed="{str(i == index).lower()}">{text}</button>'
-                          for i, text in enumerate(texts))
-        return (f'{group} role="group" aria-labelledby="{here}"><span class="explorer-label" id="{here}">{label}</span>'
-                f'<span class="explorer-buttons">{buttons}</span></div>')
-    listed = html.escape(json.dumps([str(option) for option in options]))
-    return (f'{group}><label class="explorer-label" for="{here}">{label}</label>'
-            f'<input type="range" id="{here}" min="0" max="{len(options) - 1}" step="1" value="{index}" '
-            f'autocomplete="off" aria-valuetext="{texts[index]}" data-options="{listed}">'
-            f'<output for="{here}" style="min-width:{max(map(len, texts)) + 1}ch">{texts[index]}</output></div>')
+    return widgets.VBox([*controls, frame, widgets.HTML(fill("numbers", table=table))])
 
 
 def page(frames, table=None):
@@ -166,13 +140,8 @@ def page(frames, table=None):
     others = {position: frames[position] for position in frames.choices}
     longest = max((caption for _, caption in others.values()), key=len)
     picture, caption = others.pop(frames.start)
-    controls = "".join(control(frames.name, *axis, index)
-                       for axis, index in zip(frames.axes.items(), frames.start, strict=True))
-    return (f'<figure class="explorer" id="{frames.name}"><div class="explorer-controls">{controls}</div>'
-            f'<div class="explorer-frame" style="{grid(frames.sizes)}">{picture}</div><figcaption aria-live="polite" '
-            f'data-longest="{html.escape(longest)}"><span>{html.escape(caption)}</span></figcaption>'
-            f'<noscript><p>One of {len(frames)} frames: the controls need JavaScript.</p></noscript>'
-            f'<script type="application/json">{to_json([*others.values()])}</script>{folded(table)}</figure>')
+    return fill("explorer", frames=frames, is_slider=is_slider, style=grid(frames.sizes), picture=picture,
+                caption=caption, longest=longest, others=[*others.values()], table=table)
 
 
 def explore(render, *, start=None, table=None, **axes):

@@ -15,7 +15,7 @@ import numpy as np
 from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from . import building, check_text, to_json
+from . import building, check_text, fill, to_json
 
 
 def number(value, unit=""):
@@ -41,13 +41,6 @@ def explained(replies, keys):
     return [replies[key] for key in keys]
 
 
-def radios(name, labels):
-    """Radio buttons for the page."""
-    return '<div class="choices">' + "".join(
-        f'<label><input type="radio" name="{html.escape(name)}" value="{i}" required> {html.escape(label)}</label>'
-        for i, label in enumerate(labels)) + "</div>"
-
-
 def choice(labels, name=""):
     """Radio buttons for the kernel."""
     return widgets.RadioButtons(options=list(labels), value=None, description=name, layout={"width": "max-content"})
@@ -59,17 +52,15 @@ def level(data, name=""):
                                    layout={"width": "32em"}, style={"description_width": "10em"})
 
 
-def ask(kind, name, question, data, page, make, replies, rule=""):
-    """Display a question: in the built page a form with the HTML `page` (in it, below it) and `data` for its script;
-    with a kernel the widgets of `make()`, which at build would bring scripts from elsewhere into the page, and for each
-    of `replies` a button that is answered by this function of the widgets' indices."""
+def ask(kind, name, question, data, make, replies, rule="", **facts):
+    """Display a question: in the built page a form, of the template `kind` with these `facts`, and `data` for its
+    script; with a kernel the widgets of `make()`, which at build would bring scripts from elsewhere into the page, and
+    for each of `replies` a button that is answered by this function of the widgets' indices."""
     check_text(question, "question must be a text")
     if building():
         said = to_json(data)
-        return display(HTML(
-            f'<form class="{kind}" id="{html.escape(name)}" autocomplete="off"><fieldset disabled>'
-            f'<legend>{html.escape(question)}</legend>{page[0]}</fieldset>{page[1]}'
-            f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script></form>'))
+        return display(HTML(fill(kind, kind=kind, name=name, question=question, data=data, json=said,
+                                 version=zlib.crc32(said.encode()), **facts)))
 
     def tell(button):
         reply.value = html.escape(replies[button.description]([control.index for control in controls]))
@@ -126,16 +117,11 @@ def judged(data, guess):
     return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
 
 
-def ask_guess(question, name, data, controls, make):
+def ask_guess(question, name, data, make, labels=None):
     """A prediction: `ask` with its two buttons."""
-    rule = data.get("rule", "")
-    inside = (f'{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">Commit'
-              '</button> <button type="button" class="predict-show">Just show me</button></p>')
-    below = ('<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
-             '<p class="predict-covers"></p><output class="predict-reply"></output>')
-    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data,
-        (inside, below), make, {"Commit": lambda guess: judged(data, guess),
-                                "Just show me": lambda _: judged(data, None)}, rule)
+    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data, make,
+        {"Commit": lambda guess: judged(data, guess), "Just show me": lambda _: judged(data, None)},
+        data.get("rule", ""), labels=labels)
 
 
 def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
@@ -145,10 +131,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     Raises ValueError for what cannot be asked."""
     if isinstance(options, (tuple, range)) and all(isinstance(limit, Real) for limit in options):
         data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
-        last = len(data["texts"]) - 1
-        slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
-                  f'aria-label="{html.escape(str(question))}"><output></output></div>')
-        return ask_guess(question, name, data, slider, lambda: [level(data)])
+        return ask_guess(question, name, data, lambda: [level(data)])
     labels, replies = texts("options", options), options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
@@ -157,7 +140,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
         f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
         for i, label in enumerate(labels)]}
-    ask_guess(question, name, data, radios("guess", labels), lambda: [choice(labels)])
+    ask_guess(question, name, data, lambda: [choice(labels)], labels)
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
@@ -176,5 +159,5 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
     data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
-    ask_guess(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
-        lambda: [level(data, f"{series}, {xlabel} {place}") for series in answers for place in x])
+    ask_guess(question, name, data, lambda: [level(data, f"{series}, {xlabel} {place}")
+                                             for series in answers for place in x])

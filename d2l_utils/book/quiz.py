@@ -1,12 +1,11 @@
 """quiz(): an exercise that is answered in the built page too, where its checker has replied to every choice."""
 
-import html
 import itertools
 
 import numpy as np
 
 from . import check_text
-from .predict import ask, choice, radios, texts
+from .predict import ask, choice, texts
 
 
 def fields_of(choices):
@@ -46,11 +45,7 @@ def quiz(check, choices, question="Your answer", kind=tuple):
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
     fields = fields_of(choices)
     replies, sizes = replies_of(check, fields, kind), [len(options) for options in fields.values()]
-    groups = "".join(f"<fieldset><legend>{html.escape(field)}</legend>{radios(field, options)}</fieldset>" if field
-                     else radios("answer", options) for field, options in fields.items())
-    inside = f'{groups}<p><button type="submit">Check</button></p>'
-    below = ('<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
-             '<output></output>')
-    ask("quiz", check.__name__, question, replies, (inside, below),
+    ask("quiz", check.__name__, question, replies,
         lambda: [choice(options, field) for field, options in fields.items()],
-        {"Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]})
+        {"Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]},
+        fields=fields)
