@@ -169,10 +169,10 @@ def test_with_a_kernel_a_failing_choice_is_said_in_the_frame(shown):
 
 @pytest.mark.parametrize(("axes", "error", "message"), [
     ({}, ValueError, "axes must have at least one"),
-    ({"depth": []}, ValueError, r"depth must have at least two options, all different, got \[\]"),
-    ({"depth": [8]}, ValueError, r"depth must have at least two options, all different, got \[8\]"),
-    ({"depth": [8, 8]}, ValueError, "depth must have at least two"),
-    ({"depth": [8, "8"]}, ValueError, "depth must have at least two"),
+    ({"depth": []}, ValueError, r"depth must be at least 2, all different and none empty, got \[\]"),
+    ({"depth": [8]}, ValueError, r"depth must be at least 2, all different and none empty, got \[8\]"),
+    ({"depth": [8, 8]}, ValueError, "depth must be at least 2"),
+    ({"depth": [8, "8"]}, ValueError, "depth must be at least 2"),
     ({"depth": 8}, TypeError, "depth must be a list of options, got 8"),
     ({"depth": "20"}, TypeError, "depth must be a list of options, got '20'")])
 def test_bad_axes_are_refused(axes, error, message):

@@ -29,6 +29,17 @@ def check_text(text, demand):
         raise TypeError(f"{demand}, got {text!r}")
 
 
+def distinct(name, values):
+    """The values as a list. TypeError for what is none, ValueError where there are fewer than two, or where one reads
+    like another or is empty."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a list of options, got {values!r}")
+    texts = [str(value) for value in values]
+    if len(set(texts)) < max(2, len(texts)) or not all(text.strip() for text in texts):
+        raise ValueError(f"{name} must be at least 2, all different and none empty, got {list(values)!r}")
+    return list(values)
+
+
 def to_json(data):
     """JSON that may stand in a script of a page."""
     return Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"))

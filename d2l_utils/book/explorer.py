@@ -14,7 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ..plots import STYLE
-from . import building, check_text, fill
+from . import building, check_text, distinct, fill
 from .svg import to_svg
 
 
@@ -25,22 +25,12 @@ def panels(picture):
 
 
 def draw(figures, caption, prefix=None):
-    """Figures as SVG: the first says the caption, panels beside it their titles."""
+    """The sizes of Figures, and these as SVG: the first says the caption, panels beside it their titles."""
     titles = [ax.get_title().strip() for fig in figures[1:] for ax in fig.axes[:1]]
     alts = [caption, *(title or f"panel {i}" for i, title in enumerate(titles, 2))]
-    return "".join(to_svg(fig, alt, prefix and f"{prefix} {i}")
-                   for i, (fig, alt) in enumerate(zip(figures, alts, strict=True)))
-
-
-def sizes_of(figures):
-    return [tuple(fig.get_size_inches()) for fig in figures]
-
-
-def grid(sizes):
-    """The style of an element with figures of these (width, height) side by side where there is room, growing alike."""
-    width = max((96 * width for width, _ in sizes), default=336)
-    return (f"display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,{width:.0f}px),1fr));"
-            "justify-items:center;gap:.25rem 1rem")
+    return ([tuple(fig.get_size_inches()) for fig in figures],
+            "".join(to_svg(fig, alt, prefix and f"{prefix} {i}")
+                    for i, (fig, alt) in enumerate(zip(figures, alts, strict=True))))
 
 
 def show(fig, alt):
@@ -49,7 +39,8 @@ def show(fig, alt):
     if not panels(fig):
         raise TypeError(f"fig must be a matplotlib Figure or a list of them, got {fig!r}")
     check_text(alt, "alt must be a sentence")
-    display(HTML(fill("picture", style=grid(sizes_of(panels(fig))), picture=draw(panels(fig), alt), caption=alt)))
+    sizes, picture = draw(panels(fig), alt)
+    display(HTML(fill("picture", sizes=sizes, picture=picture, caption=alt)))
 
 
 class Frames(dict):
@@ -63,7 +54,7 @@ class Frames(dict):
             raise ValueError(f"render must be a function with a name (the figure's id), got {render!r}")
         if not axes:
             raise ValueError(f"axes must have at least one, such as depth=[8, 20]: {self.name} has none")
-        self.axes = {axis: options_of(axis, values) for axis, values in axes.items()}
+        self.axes = {axis: distinct(axis, values) for axis, values in axes.items()}
         positions = itertools.product(*(range(len(options)) for options in self.axes.values()))
         self.choices = {position: dict(zip(axes, choice, strict=True))
                         for position, choice in zip(positions, itertools.product(*self.axes.values()), strict=True)}
@@ -90,24 +81,14 @@ class Frames(dict):
         if same := [other for other, (_, known) in self.items() if known == caption]:
             raise ValueError(f"{call} has the same caption as {self.call(same[0])}: {caption!r}")
         if not isinstance(picture, str):
-            sizes = sizes_of(panels(picture))
+            sizes, picture = draw(panels(picture), caption, f"{self.name} {position}")
             if sizes != (self.sizes or sizes):
                 raise ValueError(f"{call} must be as large as the other figures, {self.sizes} inches, got {sizes}")
-            self.sizes, picture = sizes, draw(panels(picture), caption, f"{self.name} {position}")
+            self.sizes = sizes
         elif not re.match(r"<(svg|table)\b|<img\b[^>]*\balt=", picture):
             raise ValueError(f"{call} must return HTML that is one <svg>, <table> or <img alt>, got {picture[:60]!r}")
         self[position] = picture, caption
         return self[position]
-
-
-def options_of(axis, values):
-    """The options of an axis as a list; ValueError where there are too few or two look the same."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{axis} must be a list of options, got {values!r}")
-    values = list(values)
-    if len({str(value) for value in values}) < max(2, len(values)):
-        raise ValueError(f"{axis} must have at least two options, all different, got {values!r}")
-    return values
 
 
 def is_slider(options):
@@ -123,7 +104,7 @@ def live(frames, table):
         except Exception as error:                     # a widget's callback has no cell to fail in: say it here
             frame.value = f"<pre>{html.escape(str(error))}</pre>"
             raise
-        frame.value = f'<div style="{grid(frames.sizes)}">{picture}</div><p>{html.escape(caption)}</p>'
+        frame.value = fill("frame", sizes=frames.sizes, picture=picture, caption=caption)
 
     frame, controls = widgets.HTML(), []
     for (axis, options), index in zip(frames.axes.items(), frames.start, strict=True):
@@ -140,7 +121,7 @@ def page(frames, table=None):
     others = {position: frames[position] for position in frames.choices}
     longest = max((caption for _, caption in others.values()), key=len)
     picture, caption = others.pop(frames.start)
-    return fill("explorer", frames=frames, is_slider=is_slider, style=grid(frames.sizes), picture=picture,
+    return fill("explorer", frames=frames, is_slider=is_slider, sizes=frames.sizes, picture=picture,
                 caption=caption, longest=longest, others=[*others.values()], table=table)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from . import building, check_text, fill, to_json
+from . import building, check_text, distinct, fill, to_json
 
 
 def number(value, unit=""):
@@ -23,14 +23,6 @@ def number(value, unit=""):
     text = f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return f"{text}\N{NO-BREAK SPACE}{unit}" if unit else text
-
-
-def texts(name, values):
-    """The values as texts; ValueError where there are fewer than two, one is empty, or two are the same."""
-    found = [str(value) for value in values]
-    if len(set(found)) < max(2, len(found)) or not all(text.strip() for text in found):
-        raise ValueError(f"{name} must be at least 2, all different and none empty, got {list(values)!r}")
-    return found
 
 
 def explained(replies, keys):
@@ -132,7 +124,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     if isinstance(options, (tuple, range)) and all(isinstance(limit, Real) for limit in options):
         data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
         return ask_guess(question, name, data, lambda: [level(data)])
-    labels, replies = texts("options", options), options if isinstance(options, dict) else replies
+    labels, replies = [*map(str, distinct("options", options))], options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
         raise ValueError(f"answer must be one of {labels!r} or its index, got {answer!r}")

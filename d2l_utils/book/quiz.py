@@ -4,17 +4,19 @@ import itertools
 
 import numpy as np
 
-from . import check_text
-from .predict import ask, choice, texts
+from . import check_text, distinct
+from .predict import ask, choice
 
 
 def fields_of(choices):
     """{field: {label: option}} of a quiz's choices; a single list has the field ""."""
+    def labelled(name, options):
+        answers = options.values() if isinstance(options, dict) else options
+        return dict(zip(map(str, distinct(name, options)), answers, strict=True))
+
     if isinstance(choices, dict) and choices and all(isinstance(options, list) for options in choices.values()):
-        return {field: dict(zip(texts(f"choices[{field!r}]", options), options, strict=True))
-                for field, options in choices.items()}
-    answers = choices.values() if isinstance(choices, dict) else choices
-    return {"": dict(zip(texts("choices", choices), answers, strict=True))}
+        return {field: labelled(f"choices[{field!r}]", options) for field, options in choices.items()}
+    return {"": labelled("choices", choices)}
 
 
 def replies_of(check, fields, kind):
