@@ -67,9 +67,8 @@ def epoch_changes(n, size, seed, epoch):
 
 
 def crop_and_flip(X, shift, flip):
-    """Images X (N, C, H, W), each with its window moved by `shift`
-    (N, 2) pixels down and right, zeros beyond the edge, and mirrored
-    where `flip` (N,): all at once, on X's device."""
+    """Images X (N, C, H, W), each with its window moved by `shift` (N, 2) pixels down and right, zeros beyond the edge,
+    and mirrored where `flip` (N,): all at once, on X's device."""
     n, _, height, width = X.shape
     rows = torch.arange(height, device=X.device) + shift[:, :1]  # (N, H)
     columns = torch.arange(width, device=X.device)

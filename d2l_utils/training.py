@@ -1,5 +1,4 @@
-"""fit(), the one training loop, and evaluate(): gradient descent with momentum as in He et al. 2015 section 4.2, on a
-CPU, on a GPU and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch."""
+"""fit(), the one training loop, and evaluate(): gradient descent with momentum as in He et al. 2015 section 4.2."""
 
 import math
 import time
@@ -77,9 +76,8 @@ def sgd(net, lr, momentum=0.9, weight_decay=1e-4):
 
 
 def batches(data, epoch, settings, shard=None):
-    """An epoch's batches, X float (N, C, H, W) and y (N,): their order
-    and changes follow from (seed, epoch). `shard` picks some of each
-    batch's indices."""
+    """An epoch's batches, X float (N, C, H, W) and y (N,): their order and changes follow from (seed, epoch). `shard`
+    picks some of each batch's indices."""
     X, y, seed = data.X_train, data.y_train, settings.seed
     order = epoch_order(len(X), seed, epoch).to(X.device)
     if settings.augment:
@@ -97,8 +95,7 @@ def batches(data, epoch, settings, shard=None):
 
 def train_step(net, X, y, optimizer, precision=None, clip=None,
                reduce=None, loss_function=F.cross_entropy, on_step=None):
-    """One step on the batch X (N, C, H, W), y (N,): forward, loss,
-    backward, update. The loss stays on X's device."""
+    """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. The loss stays on X's device."""
     with autocast(X.device, precision):
         y_hat = net(X)
     loss = loss_function(y_hat.float(), y)
