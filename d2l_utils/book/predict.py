@@ -33,35 +33,34 @@ def explained(replies, keys):
     return [replies[key] for key in keys]
 
 
-def choice(labels, name=""):
-    """Radio buttons for the kernel."""
-    return widgets.RadioButtons(options=list(labels), value=None, description=name, layout={"width": "max-content"})
+def control(name, options, slider):
+    """The widget of one part of an answer: a slider, which starts in the middle, or radio buttons."""
+    if slider:
+        return widgets.SelectionSlider(options=options, index=len(options) // 2, description=name,
+                                       layout={"width": "32em"}, style={"description_width": "10em"})
+    return widgets.RadioButtons(options=options, value=None, description=name, layout={"width": "max-content"})
 
 
-def level(data, name=""):
-    """The slider of one point, for the kernel."""
-    return widgets.SelectionSlider(options=data["texts"], index=len(data["texts"]) // 2, description=name,
-                                   layout={"width": "32em"}, style={"description_width": "10em"})
-
-
-def ask(kind, name, question, data, make, replies, rule="", **facts):
-    """Display a question: in the built page a form, of the template `kind` with these `facts`, and `data` for its
-    script; with a kernel the widgets of `make()`, which at build would bring scripts from elsewhere into the page, and
-    for each of `replies` a button that is answered by this function of the widgets' indices."""
+def ask(kind, name, question, data, parts, buttons):
+    """Display a question whose answer has `parts`, {name: options as texts}: in the built page the form of the template
+    `kind`, with `data` for its script; with a kernel widgets, which at build would bring scripts from elsewhere into
+    the page, and `buttons`: {label: what it says, a text or a function of the chosen options' indices}."""
     check_text(question, "question must be a text")
     if building():
         said = to_json(data)
-        return display(HTML(fill(kind, kind=kind, name=name, question=question, data=data, json=said,
-                                 version=zlib.crc32(said.encode()), **facts)))
+        return display(HTML(fill(kind, kind=kind, name=name, question=question, data=data, parts=parts, json=said,
+                                 version=zlib.crc32(said.encode()))))
 
     def tell(button):
-        reply.value = html.escape(replies[button.description]([control.index for control in controls]))
+        guess, said = [control.index for control in controls], buttons[button.description]
+        reply.value = html.escape(said if isinstance(said, str) else "Choose first." if None in guess else said(guess))
 
-    controls, reply, buttons = make(), widgets.HTML(), [widgets.Button(description=text) for text in replies]
-    for button in buttons:
+    controls, reply = [control(part, options, "texts" in data) for part, options in parts.items()], widgets.HTML()
+    row = widgets.HBox([widgets.Button(description=text) for text in buttons])
+    for button in row.children:
         button.on_click(tell)
-    question = widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}")
-    display(widgets.VBox([question, *controls, widgets.HBox(buttons), reply]))
+    rule = data["rule"] if "rule" in data else ""
+    display(widgets.VBox([widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}"), *controls, row, reply]))
 
 
 def listed(names, values):
@@ -95,12 +94,7 @@ def on_levels(limits, answers, unit, log, within, steps, replies):
 
 
 def judged(data, guess):
-    """The reply to a guess, the index of an option or the level of each point; None is for a reader who asked to be
-    shown. _static/predict.js says the same."""
-    if guess is None:
-        return f"M{data['measured'][1:]}"
-    if None in guess:
-        return "Choose first."
+    """The reply to a guess, the index of an option or the level of each point. _static/predict.js says the same."""
     if "texts" not in data:
         return data["replies"][guess[0]]
     off = np.subtract(guess, data["truth"])
@@ -109,11 +103,10 @@ def judged(data, guess):
     return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
 
 
-def ask_guess(question, name, data, make, labels=None):
+def ask_guess(question, name, data, parts):
     """A prediction: `ask` with its two buttons."""
-    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data, make,
-        {"Commit": lambda guess: judged(data, guess), "Just show me": lambda _: judged(data, None)},
-        data.get("rule", ""), labels=labels)
+    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data, parts,
+        {"Commit": lambda guess: judged(data, guess), "Just show me": f"M{data['measured'][1:]}"})
 
 
 def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
@@ -123,7 +116,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     Raises ValueError for what cannot be asked."""
     if isinstance(options, (tuple, range)) and all(isinstance(limit, Real) for limit in options):
         data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
-        return ask_guess(question, name, data, lambda: [level(data)])
+        return ask_guess(question, name, data, {"": data["texts"]})
     labels, replies = [*map(str, distinct("options", options))], options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
@@ -132,7 +125,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
         f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
         for i, label in enumerate(labels)]}
-    ask_guess(question, name, data, lambda: [choice(labels)], labels)
+    ask_guess(question, name, data, {"": labels})
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
@@ -151,5 +144,4 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
     data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
-    ask_guess(question, name, data, lambda: [level(data, f"{series}, {xlabel} {place}")
-                                             for series in answers for place in x])
+    ask_guess(question, name, data, {f"{series}, {xlabel} {place}": data["texts"] for series in answers for place in x})

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from . import check_text, distinct
-from .predict import ask, choice
+from .predict import ask
 
 
 def fields_of(choices):
@@ -47,7 +47,5 @@ def quiz(check, choices, question="Your answer", kind=tuple):
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
     fields = fields_of(choices)
     replies, sizes = replies_of(check, fields, kind), [len(options) for options in fields.values()]
-    ask("quiz", check.__name__, question, replies,
-        lambda: [choice(options, field) for field, options in fields.items()],
-        {"Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]},
-        fields=fields)
+    ask("quiz", check.__name__, question, replies, {field: list(options) for field, options in fields.items()},
+        {"Check": lambda guess: replies[np.ravel_multi_index(guess, sizes)]})
