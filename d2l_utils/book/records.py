@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from .. import resnet
 from ..engine.files import whole
@@ -139,15 +139,16 @@ def store(net, name, /, folder=None, **facts):
 def stored(name, folder=None):
     """The recorded net `name` on the CPU, in eval mode; `net.facts` says what it is. Raises FileNotFoundError with the
     names there are."""
-    path, facts = find(name, ".safetensors", "net", folder), {}
-    with safe_open(path, "pt") as file:
-        for key, text in file.metadata().items():
-            try:
-                facts[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                facts[key] = text
-    net = build(facts).eval()
-    net.load_state_dict(load_file(path))
+    def value(text):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    with safe_open(find(name, ".safetensors", "net", folder), "pt") as file:
+        facts = {key: value(text) for key, text in file.metadata().items()}
+        net = build(facts).eval()
+        net.load_state_dict({key: file.get_tensor(key) for key in file.keys()})
     net.facts = facts
     return net
 
