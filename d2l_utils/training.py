@@ -52,8 +52,7 @@ def constant(done, warmup):
     return 1
 
 
-SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine,
-             "step": step_decay, "constant": constant}
+SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine, "step": step_decay, "constant": constant}
 
 
 def learning_rate(done, lr, schedule="one-cycle", warmup=0.3):
@@ -66,13 +65,10 @@ def sgd(net, lr, momentum=0.9, weight_decay=1e-4):
     """SGD whose weight decay leaves norm and bias (the parameters of
     one dimension) alone; frozen parameters have no part in it."""
     trained = [p for p in net.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.dim() > 1],
-               "weight_decay": weight_decay},
-              {"params": [p for p in trained if p.dim() <= 1],
-               "weight_decay": 0.0}]
+    groups = [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
+              {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
     fused = next(net.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum,
-                           fused=fused, foreach=not fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused)
 
 
 def batches(data, epoch, settings, shard=None):
