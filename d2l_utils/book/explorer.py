@@ -45,8 +45,7 @@ def show(fig, alt):
 
 class Frames(dict):
     """{position: (HTML, caption)} of what `render` returns: each frame is made and checked when it is first asked for.
-    `choices` are the arguments of `render` at each position, a tuple of indices, one for each axis, the last fastest;
-    `start` is the first position with these options."""
+    A position is a tuple of indices, one for each axis; `start` is the first one with these options."""
 
     def __init__(self, render, axes, start=None):
         self.render, self.name, self.sizes = render, getattr(render, "__name__", ""), []
@@ -55,23 +54,24 @@ class Frames(dict):
         if not axes:
             raise ValueError(f"axes must have at least one, such as depth=[8, 20]: {self.name} has none")
         self.axes = {axis: distinct(axis, values) for axis, values in axes.items()}
-        positions = itertools.product(*(range(len(options)) for options in self.axes.values()))
-        self.choices = {position: dict(zip(axes, choice, strict=True))
-                        for position, choice in zip(positions, itertools.product(*self.axes.values()), strict=True)}
-        there = [position for position, choice in self.choices.items() if (start or {}).items() <= choice.items()]
-        if not there:
+        first = {axis: options[0] for axis, options in self.axes.items()} | (start or {})
+        if len(first) > len(axes) or any(first[axis] not in options for axis, options in self.axes.items()):
             raise ValueError(f"start must have options of the axes {self.axes}, got {start}")
-        self.start = there[0]
+        self.start = tuple(options.index(first[axis]) for axis, options in self.axes.items())
+
+    def choice(self, position):
+        """The arguments of `render` at a position."""
+        return {axis: options[i] for (axis, options), i in zip(self.axes.items(), position, strict=True)}
 
     def call(self, position):
         """The call of `render`, for messages."""
-        return f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in self.choices[position].items())})"
+        return f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in self.choice(position).items())})"
 
     def __missing__(self, position):
         call = self.call(position)
         try:
             with style.context(STYLE, after_reset=True):
-                result = self.render(**self.choices[position])
+                result = self.render(**self.choice(position))
         except Exception as error:
             raise RuntimeError(f"{call} failed: {type(error).__name__}: {error}") from error
         if not isinstance(result, tuple) or len(result) != 2 or not (isinstance(result[0], str) or panels(result[0])):
@@ -118,7 +118,8 @@ def live(frames, table):
 
 def page(frames, table=None):
     """The HTML of an explorer in the built page: controls, the frame shown first, and the others as JSON."""
-    others = {position: frames[position] for position in frames.choices}
+    positions = itertools.product(*(range(len(options)) for options in frames.axes.values()))       # the last fastest
+    others = {position: frames[position] for position in positions}
     longest = max((caption for _, caption in others.values()), key=len)
     picture, caption = others.pop(frames.start)
     return fill("explorer", frames=frames, is_slider=is_slider, sizes=frames.sizes, picture=picture,
