@@ -34,10 +34,11 @@ def distinct(name, values):
     like another or is empty."""
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be a list of options, got {values!r}")
-    texts = [str(value) for value in values]
-    if len(set(texts)) < max(2, len(texts)) or not all(text.strip() for text in texts):
-        raise ValueError(f"{name} must be at least 2, all different and none empty, got {list(values)!r}")
-    return list(values)
+    values = list(values)
+    texts = {str(value) for value in values}
+    if len(texts) < max(2, len(values)) or not all(text.strip() for text in texts):
+        raise ValueError(f"{name} must be at least 2, all different and none empty, got {values!r}")
+    return values
 
 
 def to_json(data):
