@@ -227,6 +227,10 @@ def test_options_may_be_numpy_numbers(book, shown):
     assert json.loads(parsed(shown[0]).select_one("input")["data-options"]) == ["8", "20", "32", "56"]
 
 
+def test_options_may_come_from_a_generator():
+    assert explorer.Frames(curves, {"depth": (n for n in (8, 20))}).axes == {"depth": [8, 20]}
+
+
 def test_show_displays_a_figure_with_its_text_as_caption_and_alt(shown):
     fig, _ = curves(8, "none")
     d2l.show(fig, 'A line that "falls" <b>')

@@ -116,6 +116,11 @@ def test_a_question_is_a_text(shown, question):
         d2l.predict(question, ["a", "b"], "a")
 
 
+def test_a_text_is_no_list_of_options(shown):
+    with pytest.raises(TypeError, match="options must be a list of options, got 'ab'"):
+        d2l.predict("Q?", "ab", "a")
+
+
 def test_numbers_of_numpy_and_pandas_will_do(shown, monkeypatch):
     monkeypatch.setenv("D2L_BOOK", "1")
     table = pd.Series([6.0, 5.0, 20.0], index=DEPTHS)
