@@ -23,10 +23,3 @@ from .probes import (
 )
 from .resnet import get_resnet, resnet18, resnet34, resnet50, resnet101, resnet152, resnet_block, small_resnet
 from .training import Diverged, History, evaluate, fit
-
-__all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
-           "branch_share", "by_seed", "claim", "effective_rank", "evaluate", "explore", "fashion_mnist", "fit",
-           "get_resnet", "gradient_agreement", "gradient_norms", "lesion", "loss_surface", "main_precision",
-           "parameter_count", "path_agreement", "predict", "predict_curve", "quiz", "recorded", "resnet101",
-           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid", "show",
-           "small_resnet", "source", "spread", "stored", "toy", "train_lab"]

@@ -29,8 +29,7 @@ def batch_norm(channels, norm=True):
 
 
 class PadShortcut(nn.Module):
-    """Option A: every `strides`-th pixel, and zeros for the channels that
-    are new. No parameters."""
+    """Option A: every `strides`-th pixel, and zeros for the channels that are new. No parameters."""
 
     def __init__(self, new_channels, strides):
         super().__init__()
@@ -70,23 +69,18 @@ def make_shortcut(kind, input_channels, num_channels, strides=1, use_1x1conv=Fal
 
 
 class Residual(nn.Module):
-    """Basic residual block, He et al. 2015 Fig. 5 left:
-    (N, C_in, H, W) -> (N, C_out, H/strides, W/strides).
-    Raises ValueError where input and output cannot be added."""
+    """Basic residual block, He et al. 2015 Fig. 5 left: (N, C_in, H, W) -> (N, C_out, H/strides, W/strides). Raises
+    ValueError where input and output cannot be added."""
     expansion = 1
 
-    def __init__(self, input_channels, num_channels, use_1x1conv=False,
-                 strides=1, *, shortcut="identity", norm=True,
-                 zero_init=False):
+    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
+                 shortcut="identity", norm=True, zero_init=False):
         super().__init__()
-        self.conv1 = conv(input_channels, num_channels, 3, strides,
-                          bias=not norm)
+        self.conv1 = conv(input_channels, num_channels, 3, strides, bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
         self.conv2 = conv(num_channels, num_channels, 3, bias=not norm)
         self.bn2 = batch_norm(num_channels, norm)
-        self.downsample = make_shortcut(shortcut, input_channels,
-                                        num_channels, strides,
-                                        use_1x1conv, norm)
+        self.downsample = make_shortcut(shortcut, input_channels, num_channels, strides, use_1x1conv, norm)
         if zero_init:
             nn.init.zeros_(self.bn2.weight if norm else self.conv2.weight)
 
@@ -99,25 +93,20 @@ class Residual(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Bottleneck block, He et al. 2015 Fig. 5 right:
-    (N, C_in, H, W) -> (N, 4 num_channels, H/strides, W/strides).
-    The 3x3 convolution has the stride, as in torchvision ("v1.5")."""
+    """Bottleneck block, He et al. 2015 Fig. 5 right: (N, C_in, H, W) -> (N, 4 num_channels, H/strides, W/strides). The
+    3x3 convolution has the stride, as in torchvision ("v1.5")."""
     expansion = 4
 
-    def __init__(self, input_channels, num_channels, use_1x1conv=False,
-                 strides=1, *, shortcut="identity", norm=True,
-                 zero_init=False):
+    def __init__(self, input_channels, num_channels, use_1x1conv=False, strides=1, *,
+                 shortcut="identity", norm=True, zero_init=False):
         super().__init__()
         self.conv1 = conv(input_channels, num_channels, 1, bias=not norm)
         self.bn1 = batch_norm(num_channels, norm)
-        self.conv2 = conv(num_channels, num_channels, 3, strides,
-                          bias=not norm)
+        self.conv2 = conv(num_channels, num_channels, 3, strides, bias=not norm)
         self.bn2 = batch_norm(num_channels, norm)
         self.conv3 = conv(num_channels, 4 * num_channels, 1, bias=not norm)
         self.bn3 = batch_norm(4 * num_channels, norm)
-        self.downsample = make_shortcut(shortcut, input_channels,
-                                        4 * num_channels, strides,
-                                        use_1x1conv, norm)
+        self.downsample = make_shortcut(shortcut, input_channels, 4 * num_channels, strides, use_1x1conv, norm)
         if zero_init:
             nn.init.zeros_(self.bn3.weight if norm else self.conv3.weight)
 

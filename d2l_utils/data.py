@@ -67,9 +67,8 @@ def epoch_changes(n, size, seed, epoch):
 
 
 def crop_and_flip(X, shift, flip):
-    """Images X (N, C, H, W), each with its window moved by `shift`
-    (N, 2) pixels down and right, zeros beyond the edge, and mirrored
-    where `flip` (N,): all at once, on X's device."""
+    """Images X (N, C, H, W), each with its window moved by `shift` (N, 2) pixels down and right, zeros beyond the edge,
+    and mirrored where `flip` (N,): all at once, on X's device."""
     n, _, height, width = X.shape
     rows = torch.arange(height, device=X.device) + shift[:, :1]  # (N, H)
     columns = torch.arange(width, device=X.device)
@@ -88,14 +87,9 @@ def fashion_mnist(full=False, size=28, device=None):
     user's cache or a download. Raises ValueError for a bad argument or a damaged file, ConnectionError offline."""
     if size not in (14, 28):
         raise ValueError(f"size must be 14 or 28, got {size!r}")
-    device, tensors = choose_device(device), []
-    for array in sources.read_full() if full else sources.read_bundled():
-        tensor = torch.tensor(array)
-        if array.ndim == 1:
-            tensor = tensor.long()
-        else:
-            tensor = tensor[:, None]
-            if size == 14:
-                tensor = F.avg_pool2d(tensor.float(), 2).round().byte()
-        tensors.append(tensor.to(device))
-    return FashionMNIST(*tensors)
+    device = choose_device(device)
+    X_train, y_train, X_test, y_test = map(torch.tensor, sources.read_full() if full else sources.read_bundled())
+    images = [X[:, None] if size == 28 else F.avg_pool2d(X[:, None].float(), 2).round().byte()
+              for X in (X_train, X_test)]
+    labels = [y.long() for y in (y_train, y_test)]
+    return FashionMNIST(*(part.to(device) for pair in zip(images, labels, strict=True) for part in pair))

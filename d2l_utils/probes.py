@@ -141,8 +141,7 @@ def effective_rank(net, X, layer="fc", train=True):
     H = responses(net, X, [layer], train)[layer][0].flatten(1).double().cpu()
     if not H.isfinite().all() or not H.any():
         return float("nan") if H.any() else 0.0
-    gram = H @ H.T if len(H) < H.shape[1] else H.T @ H          # its eigenvalues are the singular values' squares
-    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    values = torch.linalg.svdvals(H)
     return torch.special.entr(values / values.sum()).sum().exp().item()
 
 

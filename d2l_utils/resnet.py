@@ -24,15 +24,12 @@ from .engine.settings import check_counts
 from .engine.sources import published_state, published_weights
 
 
-def resnet_block(input_channels, num_channels, num_residuals,
-                 first_block=False):
-    """A stage as a list of `Residual`s; unless it is the first stage, its
-    first block halves the map."""
+def resnet_block(input_channels, num_channels, num_residuals, first_block=False):
+    """A stage as a list of `Residual`s; unless it is the first stage, its first block halves the map."""
     blocks = []
     for i in range(num_residuals):
         if i == 0 and not first_block:
-            blocks.append(Residual(input_channels, num_channels,
-                                   use_1x1conv=True, strides=2))
+            blocks.append(Residual(input_channels, num_channels, use_1x1conv=True, strides=2))
         else:
             blocks.append(Residual(num_channels, num_channels))
     return blocks

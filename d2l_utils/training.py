@@ -1,5 +1,4 @@
-"""fit(), the one training loop, and evaluate(): gradient descent with momentum as in He et al. 2015 section 4.2, on a
-CPU, on a GPU and, started by `torchrun --nproc-per-node=N`, in N processes that share every batch."""
+"""fit(), the one training loop, and evaluate(): gradient descent with momentum as in He et al. 2015 section 4.2."""
 
 import math
 import time
@@ -53,8 +52,7 @@ def constant(done, warmup):
     return 1
 
 
-SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine,
-             "step": step_decay, "constant": constant}
+SCHEDULES = {"one-cycle": one_cycle, "cosine": cosine, "step": step_decay, "constant": constant}
 
 
 def learning_rate(done, lr, schedule="one-cycle", warmup=0.3):
@@ -67,19 +65,15 @@ def sgd(net, lr, momentum=0.9, weight_decay=1e-4):
     """SGD whose weight decay leaves norm and bias (the parameters of
     one dimension) alone; frozen parameters have no part in it."""
     trained = [p for p in net.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.dim() > 1],
-               "weight_decay": weight_decay},
-              {"params": [p for p in trained if p.dim() <= 1],
-               "weight_decay": 0.0}]
+    groups = [{"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
+              {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}]
     fused = next(net.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum,
-                           fused=fused, foreach=not fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused)
 
 
 def batches(data, epoch, settings, shard=None):
-    """An epoch's batches, X float (N, C, H, W) and y (N,): their order
-    and changes follow from (seed, epoch). `shard` picks some of each
-    batch's indices."""
+    """An epoch's batches, X float (N, C, H, W) and y (N,): their order and changes follow from (seed, epoch). `shard`
+    picks some of each batch's indices."""
     X, y, seed = data.X_train, data.y_train, settings.seed
     order = epoch_order(len(X), seed, epoch).to(X.device)
     if settings.augment:
@@ -97,8 +91,7 @@ def batches(data, epoch, settings, shard=None):
 
 def train_step(net, X, y, optimizer, precision=None, clip=None,
                reduce=None, loss_function=F.cross_entropy, on_step=None):
-    """One step on the batch X (N, C, H, W), y (N,): forward, loss,
-    backward, update. The loss stays on X's device."""
+    """One step on the batch X (N, C, H, W), y (N,): forward, loss, backward, update. The loss stays on X's device."""
     with autocast(X.device, precision):
         y_hat = net(X)
     loss = loss_function(y_hat.float(), y)

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
+THEME = {"label-content-name-mismatch", "region"}           # what axe finds on every page of the theme
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "_ext")]     # the tools of the book are tested too
@@ -38,7 +39,7 @@ def no_book(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """The nets of the tests are small: a second thread costs more than it brings, much more on a busy machine."""
     threads = torch.get_num_threads()
@@ -140,3 +141,41 @@ def browser(chromium):
         started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield started
         started.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """open_page(body, head=(), fragment="", init="", **settings) opens a page with this body and head, tags or paths of
+    styles and scripts, after the script `init`; its errors fail the test."""
+    contexts, wrong = [], []
+
+    def tag(part):
+        if isinstance(part, str):
+            return part
+        script = f'<script src="{part.as_uri()}"></script>'
+        return script if part.suffix == ".js" else f'<link rel="stylesheet" href="{part.as_uri()}">'
+
+    def open_page(body, head=(), fragment="", init="", **settings):
+        file = tmp_path / f"page{len(contexts)}.html"
+        file.write_text(f'<!DOCTYPE html><html lang="en" data-theme="{settings.get("color_scheme", "light")}"><head>'
+                        '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>A page</title>'
+                        f'{"".join(map(tag, head))}</head><body>{body}</body></html>')
+        contexts.append(browser.new_context(**settings))
+        contexts[-1].add_init_script(init)
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(file.as_uri() + fragment)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def axe(page, known=()):
+    """What axe finds on a page, rules that are `known` left out: (rule, HTML) of each."""
+    from axe_playwright_python.sync_playwright import Axe
+    options = {"preload": False, "resultTypes": ["violations"]}               # a third of the time of all results
+    found = Axe().run(page, options=options).response["violations"]
+    return [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"] if rule["id"] not in known]

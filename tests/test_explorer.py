@@ -77,7 +77,7 @@ def test_the_first_frame_is_html_and_the_others_are_json_in_order(book, shown):
 def test_ids_are_unique_in_all_frames_and_every_reference_has_its_id(book, shown):
     d2l.explore(curves, **AXES)
     frames = explorer.Frames(curves, AXES)
-    pictures = [frames[position][0] for position in frames.choices]
+    pictures = [frames[i, j][0] for i in range(4) for j in range(2)]
     ids = [name for picture in pictures for name in re.findall(r'\sid="([^"]+)"', picture)]
     used = {name for picture in pictures for name in re.findall(r'(?:href="|url\()#([^")]+)', picture)}
     assert ids
@@ -169,10 +169,10 @@ def test_with_a_kernel_a_failing_choice_is_said_in_the_frame(shown):
 
 @pytest.mark.parametrize(("axes", "error", "message"), [
     ({}, ValueError, "axes must have at least one"),
-    ({"depth": []}, ValueError, r"depth must have at least two options, all different, got \[\]"),
-    ({"depth": [8]}, ValueError, r"depth must have at least two options, all different, got \[8\]"),
-    ({"depth": [8, 8]}, ValueError, "depth must have at least two"),
-    ({"depth": [8, "8"]}, ValueError, "depth must have at least two"),
+    ({"depth": []}, ValueError, r"depth must be at least 2, all different and none empty, got \[\]"),
+    ({"depth": [8]}, ValueError, r"depth must be at least 2, all different and none empty, got \[8\]"),
+    ({"depth": [8, 8]}, ValueError, "depth must be at least 2"),
+    ({"depth": [8, "8"]}, ValueError, "depth must be at least 2"),
     ({"depth": 8}, TypeError, "depth must be a list of options, got 8"),
     ({"depth": "20"}, TypeError, "depth must be a list of options, got '20'")])
 def test_bad_axes_are_refused(axes, error, message):
@@ -224,7 +224,11 @@ def test_figures_of_two_sizes_are_refused(book):
 
 def test_options_may_be_numpy_numbers(book, shown):
     d2l.explore(curves, depth=np.array([8, 20, 32, 56]), shortcut=["none", "identity"])
-    assert '["8", "20", "32", "56"]' in parsed(shown[0]).select_one("input")["data-options"]
+    assert json.loads(parsed(shown[0]).select_one("input")["data-options"]) == ["8", "20", "32", "56"]
+
+
+def test_options_may_come_from_a_generator():
+    assert explorer.Frames(curves, {"depth": (n for n in (8, 20))}).axes == {"depth": [8, 20]}
 
 
 def test_show_displays_a_figure_with_its_text_as_caption_and_alt(shown):

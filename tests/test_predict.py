@@ -13,14 +13,12 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
+from conftest import ROOT, THEME, axe
 from test_build import build
 
 import d2l_utils as d2l
 
 predict, explorer = (importlib.import_module(f"d2l_utils.book.{name}") for name in ("predict", "explorer"))
-THEME = {"label-content-name-mismatch", "region"}           # what axe finds on every page of the theme
 DEPTHS, PLAIN, RESIDUAL = [8, 20, 56], [6, 5, 20], [6, 4, 2]
 REFUSED = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
 
@@ -116,6 +114,11 @@ def test_what_cannot_be_asked_is_refused(shown, call, reason):
 def test_a_question_is_a_text(shown, question):
     with pytest.raises(TypeError, match=f"question must be a text, got {question!r}"):
         d2l.predict(question, ["a", "b"], "a")
+
+
+def test_a_text_is_no_list_of_options(shown):
+    with pytest.raises(TypeError, match="options must be a list of options, got 'ab'"):
+        d2l.predict("Q?", "ab", "a")
 
 
 def test_numbers_of_numpy_and_pandas_will_do(shown, monkeypatch):
@@ -226,28 +229,13 @@ def body(shown, monkeypatch):
 
 
 @pytest.fixture
-def visit(browser, tmp_path):
-    """visit(body, fragment, **settings) opens a page with the book's scripts and styles; its errors fail the test."""
-    contexts, wrong = [], []
+def visit(open_page):
+    """visit(body, fragment, **settings) opens a page with the book's scripts and styles."""
+    static = [path for kind in ("css", "js") for path in sorted((ROOT / "_static").glob(f"*.{kind}"))]
 
-    def visit(body, fragment="", init="", **settings):
-        static = [path.as_uri() for path in sorted((ROOT / "_static").iterdir())]
-        head = "".join(f'<link rel="stylesheet" href="{uri}">' for uri in static if uri.endswith(".css"))
-        head += "".join(f'<script src="{uri}"></script>' for uri in static if uri.endswith(".js"))
-        file = tmp_path / "page.html"
-        file.write_text(f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A page</title>{head}</head>'
-                        f'<body><main><article class="bd-article">{body}</article></main></body></html>')
-        contexts.append(browser.new_context(**settings))
-        contexts[-1].add_init_script(init)
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(file.as_uri() + fragment)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not wrong
+    def visit(body, fragment="", **settings):
+        return open_page(f'<main><article class="bd-article">{body}</article></main>', static, fragment, **settings)
+    return visit
 
 
 def covered(page, name):
@@ -598,22 +586,17 @@ def test_a_built_page_is_covered_rightly_and_axe_finds_nothing(browser, book, sc
     assert hidden(page, "draw") == [True]
     assert page.get_by_text("d2l.predict(").first.is_visible()      # code that makes no claim
     assert not page.get_by_text("d2l.explore(").is_visible()
-    findings = axe(page)
+    findings = axe(page, THEME)
     for name in ("which", "many", "draw"):
         page.locator(f"#{name} .predict-show").click()
     page.locator("#check_one input").first.check()
     page.locator("#check_one button").click()
     assert page.locator("#check_one > output").inner_text().endswith("Right.")
     assert page.locator("article .predict-tally").is_visible()
-    findings += axe(page)
+    findings += axe(page, THEME)
     context.close()
     assert not findings
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]
-
-
-def axe(page):
-    found = Axe().run(page, options={"preload": False}).response["violations"]
-    return [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"] if rule["id"] not in THEME]
 
 
 def test_two_predictions_of_one_name_fail_the_build(tmp_path):

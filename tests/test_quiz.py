@@ -115,21 +115,13 @@ def test_widgets_answer_as_the_checker_does(shown):
 
 
 @pytest.fixture
-def page(browser, tmp_path, shown, monkeypatch):
+def page(open_page, shown, monkeypatch):
     """An open page with two exercises."""
     monkeypatch.setenv("D2L_BOOK", "1")
     d2l.quiz(check_blocks, [18, 54, 110], "How many blocks?")
     d2l.quiz(check_tie, FIELDS)
-    static = (ROOT / "_static").as_uri()
-    file = tmp_path / "page.html"
-    file.write_text(f'''<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A page</title>
-        <link rel="stylesheet" href="{static}/predict.css"><script src="{static}/predict.js"></script></head>
-        <body><main>{"".join(piece.data for piece in shown)}</main></body></html>''')
-    context = browser.new_context()
-    opened = context.new_page()
-    opened.goto(file.as_uri())
-    yield opened
-    context.close()
+    return open_page(f'<main>{"".join(piece.data for piece in shown)}</main>',
+                     [ROOT / "_static" / "predict.css", ROOT / "_static" / "predict.js"])
 
 
 def test_the_page_answers_with_the_checkers_replies(page):

@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
+from conftest import ROOT, axe
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import layer_table
@@ -18,28 +17,15 @@ NETS = [{"title": "net 1", "rows": [["conv1", "64x112", "64x112"], ["a<b", "64x5
 
 
 @pytest.fixture
-def play(browser, tmp_path, monkeypatch):
-    """play(name, data, **settings) opens a page with that toy; its errors fail the test."""
-    contexts, wrong = [], []
-
+def play(open_page, monkeypatch):
+    """play(name, data, **settings) opens a page with that toy."""
     def play(name, data=None, **settings):
         shown = []
         monkeypatch.setattr(module, "display", shown.append)
         d2l.toy(name, "Play with it.", **(data or {}))
-        css = f'<link rel="stylesheet" href="{(ROOT / "_static" / "toys.css").as_uri()}">'
-        file = tmp_path / "page.html"
-        file.write_text(f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A page</title>{css}</head>'
-                        f'<body><main><h1>A page</h1>{shown[0].data}</main></body></html>')
-        contexts.append(browser.new_context(**{"reduced_motion": "reduce", **settings}))
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(file.as_uri())
-        return page
-
-    yield play
-    for context in contexts:
-        context.close()
-    assert not wrong
+        return open_page(f"<main><h1>A page</h1>{shown[0].data}</main>", [ROOT / "_static" / "toys.css"],
+                         **{"reduced_motion": "reduce", **settings})
+    return play
 
 
 def caption(page):
@@ -199,8 +185,7 @@ def test_every_toy_fits_a_phone_and_is_accessible(play, name, data):
     page = play(name, data, viewport={"width": 320, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     assert all(button.bounding_box()["height"] >= 24 for button in page.locator("button").all())
-    found = Axe().run(page, options={"preload": False}).response["violations"]
-    assert not [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"]]
+    assert axe(page) == []
     assert name in module.TOYS
 
 

@@ -48,15 +48,6 @@ def same_weights(net, other):
     return all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """On cores that others use too, two threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data():
     return subset()

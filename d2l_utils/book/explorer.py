@@ -5,7 +5,6 @@ In the built book all frames are written into the page, where _static/explorer.j
 
 import html
 import itertools
-import json
 import re
 from numbers import Real
 
@@ -15,7 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ..plots import STYLE
-from . import building, check_text, to_json
+from . import building, check_text, distinct, fill
 from .svg import to_svg
 
 
@@ -26,22 +25,12 @@ def panels(picture):
 
 
 def draw(figures, caption, prefix=None):
-    """Figures as SVG: the first says the caption, panels beside it their titles."""
+    """The sizes of Figures, and these as SVG: the first says the caption, panels beside it their titles."""
     titles = [ax.get_title().strip() for fig in figures[1:] for ax in fig.axes[:1]]
     alts = [caption, *(title or f"panel {i}" for i, title in enumerate(titles, 2))]
-    return "".join(to_svg(fig, alt, prefix and f"{prefix} {i}")
-                   for i, (fig, alt) in enumerate(zip(figures, alts, strict=True)))
-
-
-def sizes_of(figures):
-    return [tuple(fig.get_size_inches()) for fig in figures]
-
-
-def grid(sizes):
-    """The style of an element with figures of these (width, height) side by side where there is room, growing alike."""
-    width = max((96 * width for width, _ in sizes), default=336)
-    return (f"display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,{width:.0f}px),1fr));"
-            "justify-items:center;gap:.25rem 1rem")
+    return ([tuple(fig.get_size_inches()) for fig in figures],
+            "".join(to_svg(fig, alt, prefix and f"{prefix} {i}")
+                    for i, (fig, alt) in enumerate(zip(figures, alts, strict=True))))
 
 
 def show(fig, alt):
@@ -50,14 +39,13 @@ def show(fig, alt):
     if not panels(fig):
         raise TypeError(f"fig must be a matplotlib Figure or a list of them, got {fig!r}")
     check_text(alt, "alt must be a sentence")
-    display(HTML(f'<figure class="picture"><div class="panels" style="{grid(sizes_of(panels(fig)))}">'
-                 f'{draw(panels(fig), alt)}</div><figcaption>{html.escape(alt)}</figcaption></figure>'))
+    sizes, picture = draw(panels(fig), alt)
+    display(HTML(fill("picture", sizes=sizes, picture=picture, caption=alt)))
 
 
 class Frames(dict):
     """{position: (HTML, caption)} of what `render` returns: each frame is made and checked when it is first asked for.
-    `choices` are the arguments of `render` at each position, a tuple of indices, one for each axis, the last fastest;
-    `start` is the first position with these options."""
+    A position is a tuple of indices, one for each axis; `start` is the first one with these options."""
 
     def __init__(self, render, axes, start=None):
         self.render, self.name, self.sizes = render, getattr(render, "__name__", ""), []
@@ -65,24 +53,25 @@ class Frames(dict):
             raise ValueError(f"render must be a function with a name (the figure's id), got {render!r}")
         if not axes:
             raise ValueError(f"axes must have at least one, such as depth=[8, 20]: {self.name} has none")
-        self.axes = {axis: options_of(axis, values) for axis, values in axes.items()}
-        positions = itertools.product(*(range(len(options)) for options in self.axes.values()))
-        self.choices = {position: dict(zip(axes, choice, strict=True))
-                        for position, choice in zip(positions, itertools.product(*self.axes.values()), strict=True)}
-        there = [position for position, choice in self.choices.items() if (start or {}).items() <= choice.items()]
-        if not there:
+        self.axes = {axis: distinct(axis, values) for axis, values in axes.items()}
+        first = {axis: options[0] for axis, options in self.axes.items()} | (start or {})
+        if len(first) > len(axes) or any(first[axis] not in options for axis, options in self.axes.items()):
             raise ValueError(f"start must have options of the axes {self.axes}, got {start}")
-        self.start = there[0]
+        self.start = tuple(options.index(first[axis]) for axis, options in self.axes.items())
+
+    def choice(self, position):
+        """The arguments of `render` at a position."""
+        return {axis: options[i] for (axis, options), i in zip(self.axes.items(), position, strict=True)}
 
     def call(self, position):
         """The call of `render`, for messages."""
-        return f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in self.choices[position].items())})"
+        return f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in self.choice(position).items())})"
 
     def __missing__(self, position):
         call = self.call(position)
         try:
             with style.context(STYLE, after_reset=True):
-                result = self.render(**self.choices[position])
+                result = self.render(**self.choice(position))
         except Exception as error:
             raise RuntimeError(f"{call} failed: {type(error).__name__}: {error}") from error
         if not isinstance(result, tuple) or len(result) != 2 or not (isinstance(result[0], str) or panels(result[0])):
@@ -92,24 +81,14 @@ class Frames(dict):
         if same := [other for other, (_, known) in self.items() if known == caption]:
             raise ValueError(f"{call} has the same caption as {self.call(same[0])}: {caption!r}")
         if not isinstance(picture, str):
-            sizes = sizes_of(panels(picture))
+            sizes, picture = draw(panels(picture), caption, f"{self.name} {position}")
             if sizes != (self.sizes or sizes):
                 raise ValueError(f"{call} must be as large as the other figures, {self.sizes} inches, got {sizes}")
-            self.sizes, picture = sizes, draw(panels(picture), caption, f"{self.name} {position}")
+            self.sizes = sizes
         elif not re.match(r"<(svg|table)\b|<img\b[^>]*\balt=", picture):
             raise ValueError(f"{call} must return HTML that is one <svg>, <table> or <img alt>, got {picture[:60]!r}")
         self[position] = picture, caption
         return self[position]
-
-
-def options_of(axis, values):
-    """The options of an axis as a list; ValueError where there are too few or two look the same."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{axis} must be a list of options, got {values!r}")
-    values = list(values)
-    if len({str(value) for value in values}) < max(2, len(values)):
-        raise ValueError(f"{axis} must have at least two options, all different, got {values!r}")
-    return values
 
 
 def is_slider(options):
@@ -125,7 +104,7 @@ def live(frames, table):
         except Exception as error:                     # a widget's callback has no cell to fail in: say it here
             frame.value = f"<pre>{html.escape(str(error))}</pre>"
             raise
-        frame.value = f'<div style="{grid(frames.sizes)}">{picture}</div><p>{html.escape(caption)}</p>'
+        frame.value = fill("frame", sizes=frames.sizes, picture=picture, caption=caption)
 
     frame, controls = widgets.HTML(), []
     for (axis, options), index in zip(frames.axes.items(), frames.start, strict=True):
@@ -134,45 +113,17 @@ def live(frames, table):
                              description=axis.replace("_", " "), style={"description_width": "initial"}))
         controls[-1].observe(update, "index")
     update()
-    return widgets.VBox([*controls, frame, widgets.HTML(folded(table))])
-
-
-def folded(table):
-    """A DataFrame as a folded table, for readers who cannot see the curve and those who want the numbers."""
-    if table is None:
-        return ""
-    rows = table.to_html(border=0, float_format="{:.4g}".format, na_rep="")
-    return f'<details class="data-table"><summary>The numbers as a table</summary><div>{rows}</div></details>'
-
-
-def control(name, axis, options, index):
-    """The HTML of one axis in the built page, at its option `index`: a slider or buttons."""
-    label, texts = html.escape(axis.replace("_", " ")), [html.escape(str(option)) for option in options]
-    here, group = f"{name}-{axis}", f'<div class="explorer-axis" data-axis="{axis}"'
-    if not is_slider(options):
-        buttons = "".join(f'<button type="button" aria-pressed="{str(i == index).lower()}">{text}</button>'
-                          for i, text in enumerate(texts))
-        return (f'{group} role="group" aria-labelledby="{here}"><span class="explorer-label" id="{here}">{label}</span>'
-                f'<span class="explorer-buttons">{buttons}</span></div>')
-    listed = html.escape(json.dumps([str(option) for option in options]))
-    return (f'{group}><label class="explorer-label" for="{here}">{label}</label>'
-            f'<input type="range" id="{here}" min="0" max="{len(options) - 1}" step="1" value="{index}" '
-            f'autocomplete="off" aria-valuetext="{texts[index]}" data-options="{listed}">'
-            f'<output for="{here}" style="min-width:{max(map(len, texts)) + 1}ch">{texts[index]}</output></div>')
+    return widgets.VBox([*controls, frame, widgets.HTML(fill("numbers", table=table))])
 
 
 def page(frames, table=None):
     """The HTML of an explorer in the built page: controls, the frame shown first, and the others as JSON."""
-    others = {position: frames[position] for position in frames.choices}
+    positions = itertools.product(*(range(len(options)) for options in frames.axes.values()))       # the last fastest
+    others = {position: frames[position] for position in positions}
     longest = max((caption for _, caption in others.values()), key=len)
     picture, caption = others.pop(frames.start)
-    controls = "".join(control(frames.name, *axis, index)
-                       for axis, index in zip(frames.axes.items(), frames.start, strict=True))
-    return (f'<figure class="explorer" id="{frames.name}"><div class="explorer-controls">{controls}</div>'
-            f'<div class="explorer-frame" style="{grid(frames.sizes)}">{picture}</div><figcaption aria-live="polite" '
-            f'data-longest="{html.escape(longest)}"><span>{html.escape(caption)}</span></figcaption>'
-            f'<noscript><p>One of {len(frames)} frames: the controls need JavaScript.</p></noscript>'
-            f'<script type="application/json">{to_json([*others.values()])}</script>{folded(table)}</figure>')
+    return fill("explorer", frames=frames, is_slider=is_slider, sizes=frames.sizes, picture=picture,
+                caption=caption, longest=longest, others=[*others.values()], table=table)
 
 
 def explore(render, *, start=None, table=None, **axes):

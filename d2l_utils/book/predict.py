@@ -15,7 +15,7 @@ import numpy as np
 from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from . import building, check_text, to_json
+from . import building, check_text, distinct, fill, to_json
 
 
 def number(value, unit=""):
@@ -23,14 +23,6 @@ def number(value, unit=""):
     text = f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return f"{text}\N{NO-BREAK SPACE}{unit}" if unit else text
-
-
-def texts(name, values):
-    """The values as texts; ValueError where there are fewer than two, one is empty, or two are the same."""
-    found = [str(value) for value in values]
-    if len(set(found)) < max(2, len(found)) or not all(text.strip() for text in found):
-        raise ValueError(f"{name} must be at least 2, all different and none empty, got {list(values)!r}")
-    return found
 
 
 def explained(replies, keys):
@@ -41,44 +33,34 @@ def explained(replies, keys):
     return [replies[key] for key in keys]
 
 
-def radios(name, labels):
-    """Radio buttons for the page."""
-    return '<div class="choices">' + "".join(
-        f'<label><input type="radio" name="{html.escape(name)}" value="{i}" required> {html.escape(label)}</label>'
-        for i, label in enumerate(labels)) + "</div>"
+def control(name, options, slider):
+    """The widget of one part of an answer: a slider, which starts in the middle, or radio buttons."""
+    if slider:
+        return widgets.SelectionSlider(options=options, index=len(options) // 2, description=name,
+                                       layout={"width": "32em"}, style={"description_width": "10em"})
+    return widgets.RadioButtons(options=options, value=None, description=name, layout={"width": "max-content"})
 
 
-def choice(labels, name=""):
-    """Radio buttons for the kernel."""
-    return widgets.RadioButtons(options=list(labels), value=None, description=name, layout={"width": "max-content"})
-
-
-def level(data, name=""):
-    """The slider of one point, for the kernel."""
-    return widgets.SelectionSlider(options=data["texts"], index=len(data["texts"]) // 2, description=name,
-                                   layout={"width": "32em"}, style={"description_width": "10em"})
-
-
-def ask(kind, name, question, data, page, make, replies, rule=""):
-    """Display a question: in the built page a form with the HTML `page` (in it, below it) and `data` for its script;
-    with a kernel the widgets of `make()`, which at build would bring scripts from elsewhere into the page, and for each
-    of `replies` a button that is answered by this function of the widgets' indices."""
+def ask(kind, name, question, data, parts, buttons):
+    """Display a question whose answer has `parts`, {name: options as texts}: in the built page the form of the template
+    `kind`, with `data` for its script; with a kernel widgets, which at build would bring scripts from elsewhere into
+    the page, and `buttons`: {label: what it says, a text or a function of the chosen options' indices}."""
     check_text(question, "question must be a text")
     if building():
         said = to_json(data)
-        return display(HTML(
-            f'<form class="{kind}" id="{html.escape(name)}" autocomplete="off"><fieldset disabled>'
-            f'<legend>{html.escape(question)}</legend>{page[0]}</fieldset>{page[1]}'
-            f'<script type="application/json" data-version="{zlib.crc32(said.encode())}">{said}</script></form>'))
+        return display(HTML(fill(kind, kind=kind, name=name, question=question, data=data, parts=parts, json=said,
+                                 version=zlib.crc32(said.encode()))))
 
     def tell(button):
-        reply.value = html.escape(replies[button.description]([control.index for control in controls]))
+        guess, said = [control.index for control in controls], buttons[button.description]
+        reply.value = html.escape(said if isinstance(said, str) else "Choose first." if None in guess else said(guess))
 
-    controls, reply, buttons = make(), widgets.HTML(), [widgets.Button(description=text) for text in replies]
-    for button in buttons:
+    controls, reply = [control(part, options, "texts" in data) for part, options in parts.items()], widgets.HTML()
+    row = widgets.HBox([widgets.Button(description=text) for text in buttons])
+    for button in row.children:
         button.on_click(tell)
-    question = widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}")
-    display(widgets.VBox([question, *controls, widgets.HBox(buttons), reply]))
+    rule = data["rule"] if "rule" in data else ""
+    display(widgets.VBox([widgets.HTML(f"<b>{html.escape(question)}</b><br>{rule}"), *controls, row, reply]))
 
 
 def listed(names, values):
@@ -112,12 +94,7 @@ def on_levels(limits, answers, unit, log, within, steps, replies):
 
 
 def judged(data, guess):
-    """The reply to a guess, the index of an option or the level of each point; None is for a reader who asked to be
-    shown. _static/predict.js says the same."""
-    if guess is None:
-        return f"M{data['measured'][1:]}"
-    if None in guess:
-        return "Choose first."
+    """The reply to a guess, the index of an option or the level of each point. _static/predict.js says the same."""
     if "texts" not in data:
         return data["replies"][guess[0]]
     off = np.subtract(guess, data["truth"])
@@ -126,16 +103,10 @@ def judged(data, guess):
     return f"{'Right. ' * (side == 1)}You said {said}; {data['measured']} {data['replies'][side]}"
 
 
-def ask_guess(question, name, data, controls, make):
+def ask_guess(question, name, data, parts):
     """A prediction: `ask` with its two buttons."""
-    rule = data.get("rule", "")
-    inside = (f'{controls}<p class="predict-rule">{rule}</p><p class="predict-buttons"><button type="submit">Commit'
-              '</button> <button type="button" class="predict-show">Just show me</button></p>')
-    below = ('<p class="needs-script">Guessing needs JavaScript; without it nothing below is covered.</p>'
-             '<p class="predict-covers"></p><output class="predict-reply"></output>')
-    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data,
-        (inside, below), make, {"Commit": lambda guess: judged(data, guess),
-                                "Just show me": lambda _: judged(data, None)}, rule)
+    ask("predict", name or "-".join(["predict", *re.findall(r"\w+", str(question).lower())[:8]]), question, data, parts,
+        {"Commit": lambda guess: judged(data, guess), "Just show me": f"M{data['measured'][1:]}"})
 
 
 def predict(question, options, answer, *, replies=None, unit="", log=False, within=None, steps=100, name=None):
@@ -145,11 +116,8 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     Raises ValueError for what cannot be asked."""
     if isinstance(options, (tuple, range)) and all(isinstance(limit, Real) for limit in options):
         data = on_levels(options, {"": [answer]}, unit, log, within, steps, replies)
-        last = len(data["texts"]) - 1
-        slider = (f'<div class="predict-slider"><input type="range" min="0" max="{last}" step="1" value="{last // 2}" '
-                  f'aria-label="{html.escape(str(question))}"><output></output></div>')
-        return ask_guess(question, name, data, slider, lambda: [level(data)])
-    labels, replies = texts("options", options), options if isinstance(options, dict) else replies
+        return ask_guess(question, name, data, {"": data["texts"]})
+    labels, replies = [*map(str, distinct("options", options))], options if isinstance(options, dict) else replies
     right = labels.index(str(answer)) if str(answer) in labels else answer
     if isinstance(right, bool) or right not in range(len(labels)):
         raise ValueError(f"answer must be one of {labels!r} or its index, got {answer!r}")
@@ -157,7 +125,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
     data = {"answer": right, "measured": f"{measured} {said[right]}", "replies": [
         f"{'Right. ' * (i == right)}You said “{label.rstrip('.')}”; {measured} {said[i]}"
         for i, label in enumerate(labels)]}
-    ask_guess(question, name, data, radios("guess", labels), lambda: [choice(labels)])
+    ask_guess(question, name, data, {"": labels})
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
@@ -176,5 +144,4 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
     data |= {"x": np.asarray(x).tolist(), "log": log, "xlog": xlog, "xlabel": xlabel, "ylabel": ylabel,
              "target": target, "rule": data["rule"][:-1] + " on average."}
-    ask_guess(question, name, data, '<div class="predict-series"></div><div class="predict-pad"></div>',
-        lambda: [level(data, f"{series}, {xlabel} {place}") for series in answers for place in x])
+    ask_guess(question, name, data, {f"{series}, {xlabel} {place}": data["texts"] for series in answers for place in x})

@@ -1,21 +1,22 @@
 """quiz(): an exercise that is answered in the built page too, where its checker has replied to every choice."""
 
-import html
 import itertools
 
 import numpy as np
 
-from . import check_text
-from .predict import ask, choice, radios, texts
+from . import check_text, distinct
+from .predict import ask
 
 
 def fields_of(choices):
     """{field: {label: option}} of a quiz's choices; a single list has the field ""."""
+    def labelled(name, options):
+        answers = options.values() if isinstance(options, dict) else options
+        return dict(zip(map(str, distinct(name, options)), answers, strict=True))
+
     if isinstance(choices, dict) and choices and all(isinstance(options, list) for options in choices.values()):
-        return {field: dict(zip(texts(f"choices[{field!r}]", options), options, strict=True))
-                for field, options in choices.items()}
-    answers = choices.values() if isinstance(choices, dict) else choices
-    return {"": dict(zip(texts("choices", choices), answers, strict=True))}
+        return {field: labelled(f"choices[{field!r}]", options) for field, options in choices.items()}
+    return {"": labelled("choices", choices)}
 
 
 def replies_of(check, fields, kind):
@@ -46,11 +47,5 @@ def quiz(check, choices, question="Your answer", kind=tuple):
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
     fields = fields_of(choices)
     replies, sizes = replies_of(check, fields, kind), [len(options) for options in fields.values()]
-    groups = "".join(f"<fieldset><legend>{html.escape(field)}</legend>{radios(field, options)}</fieldset>" if field
-                     else radios("answer", options) for field, options in fields.items())
-    inside = f'{groups}<p><button type="submit">Check</button></p>'
-    below = ('<p class="needs-script">Answering here needs JavaScript; in Jupyter and Colab the code answers.</p>'
-             '<output></output>')
-    ask("quiz", check.__name__, question, replies, (inside, below),
-        lambda: [choice(options, field) for field, options in fields.items()],
-        {"Check": lambda guess: "Choose first." if None in guess else replies[np.ravel_multi_index(guess, sizes)]})
+    ask("quiz", check.__name__, question, replies, {field: list(options) for field, options in fields.items()},
+        {"Check": lambda guess: replies[np.ravel_multi_index(guess, sizes)]})

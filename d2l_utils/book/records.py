@@ -1,7 +1,6 @@
 """Recorded experiments, as the chapters use them: tables, arrays, nets, and where they come from."""
 
 import ast
-import html
 import inspect
 import json
 import shlex
@@ -13,11 +12,11 @@ import pandas as pd
 import torch
 from IPython.display import display
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from .. import resnet
 from ..engine.files import whole
-from . import Words
+from . import Words, fill
 from .provenance import commit
 
 RECORDED = Path(__file__).parent.parent / "recorded"
@@ -140,15 +139,16 @@ def store(net, name, /, folder=None, **facts):
 def stored(name, folder=None):
     """The recorded net `name` on the CPU, in eval mode; `net.facts` says what it is. Raises FileNotFoundError with the
     names there are."""
-    path, facts = find(name, ".safetensors", "net", folder), {}
-    with safe_open(path, "pt") as file:
-        for key, text in file.metadata().items():
-            try:
-                facts[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                facts[key] = text
-    net = build(facts).eval()
-    net.load_state_dict(load_file(path))
+    def value(text):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    with safe_open(find(name, ".safetensors", "net", folder), "pt") as file:
+        facts = {key: value(text) for key, text in file.metadata().items()}
+        net = build(facts).eval()
+        net.load_state_dict({key: file.get_tensor(key) for key in file.keys()})
     net.facts = facts
     return net
 
@@ -156,18 +156,12 @@ def stored(name, folder=None):
 def source(name, folder=None, **point):
     """Show, as a line under a figure, which record it draws, its script, machine, minutes, commits, and the command
     that makes one point again: `point` (depth=56, seed=0, ...), completed from the record's first row."""
-    def link(text, address):
-        return f'<a href="{REPOSITORY}/{address}">{html.escape(text)}</a>'
     table = recorded(name, folder)
     first = (main_precision(table) if "precision" in table else table).iloc[0]
     point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
     again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
     entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
     made = pd.DataFrame([entry for entry in entries if entry["runs"]])
-    csv, script = f"d2l_utils/recorded/{name}.csv", f"experiments/{name}.py"
-    commits = [link(commit[:7], f"commit/{commit.partition('+')[0]}") for commit in made["commit"].unique()]
-    line = (f"Source: {link(f'{name}.csv', f'blob/main/{csv}')}, made by {link(script, f'blob/main/{script}')} "
-            f"({made['runs'].sum():,} runs, {html.escape(' and '.join(made['processor'].unique()))}, "
-            f"{made['seconds'].sum() / 60:.0f} minutes; commit{'s' * (len(commits) > 1)} {', '.join(commits)}). "
-            f"One point again: <code>python {script} --only {html.escape(again)}</code>")
-    display(Words(f'<p class="source">{line}</p>'))
+    display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY, again=again,
+                       runs=made["runs"].sum(), processors=made["processor"].unique(), commits=made["commit"].unique(),
+                       minutes=f"{made['seconds'].sum() / 60:.0f}")))

@@ -17,20 +17,16 @@ def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def name_of(loss):
-    """A loss function in words, the same in every process: without addresses."""
-    return re.sub(" at 0x[0-9a-fA-F]+", "", repr(loss))
-
-
 def describe(settings, net, data, loss):
     """What decides a run's result: settings, net (modules and shapes, not the weights), data, loss, the number of
     processes, which parameters the run trains and which modules are in eval mode."""
     def listed(names):
         return f"{len(names)} ({digest(' '.join(names))})"
 
+    name = re.sub(" at 0x[0-9a-fA-F]+", "", repr(loss))            # without addresses: the same in every process
     shapes = [(name, tuple(tensor.shape)) for name, tensor in net.state_dict().items()]
     return asdict(settings) | {
-        "net": digest(f"{net}{shapes}"), "data": data.sha256(), "processes": world_size(), "loss": name_of(loss),
+        "net": digest(f"{net}{shapes}"), "data": data.sha256(), "processes": world_size(), "loss": name,
         "trained parameters": listed([name for name, p in net.named_parameters() if p.requires_grad]),
         "modules in eval mode": listed([name for name, module in net.named_modules() if not module.training])}
 

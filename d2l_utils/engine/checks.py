@@ -18,11 +18,10 @@ def check_images(name, X, net=None):
     if X.dim() != 4 or not len(X) or not (X.dtype == torch.uint8 or X.is_floating_point()):
         raise ValueError(f"{name} must be uint8 or floating images (N, C, H, W), N at least 1, got {X.dtype} "
                          f"{tuple(X.shape)}")
-    weights = net.parameters() if net is not None else ()
-    dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), None)
-    if dtype not in (None, torch.float32 if X.dtype == torch.uint8 else X.dtype):
+    kinds = [weight.dtype for weight in net.parameters() if weight.is_floating_point()] if net is not None else []
+    if kinds and kinds[0] != (torch.float32 if X.dtype == torch.uint8 else X.dtype):
         made = " (which is normalised to float32)" if X.dtype == torch.uint8 else ""
-        raise ValueError(f"{name} must be of the net's kind, {dtype}, got {X.dtype}{made}: convert one of them, for "
+        raise ValueError(f"{name} must be of the net's kind, {kinds[0]}, got {X.dtype}{made}: convert one of them, for "
                          "instance by net.float()")
 
 

@@ -4,7 +4,6 @@ and their gradients are averaged. gloo connects processes on CPUs, nccl those on
 import atexit
 import datetime
 import os
-from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -31,11 +30,10 @@ def rank():
     return dist.get_rank() if world_size() > 1 else 0
 
 
-@contextmanager
-def exchange():
-    """Around each exchange: RuntimeError with one clear sentence when another process is gone."""
+def exchange(operation, *arguments):
+    """One exchange of torch.distributed. RuntimeError with one clear sentence when another process is gone."""
     try:
-        yield
+        operation(*arguments)
     except RuntimeError as error:
         raise RuntimeError(f"process {rank()} of {world_size()} stops: another one ended or did not answer for "
                            f"{TIMEOUT.seconds} s; its own message says why. Start all of them again; "
@@ -57,8 +55,7 @@ def all_reduce(tensors, weight=None):
     flat = torch.cat([tensor.float().reshape(-1) for tensor in tensors])
     if weight is not None:
         flat = torch.cat([flat * weight, flat.new_full((1,), weight)])
-    with exchange():
-        dist.all_reduce(flat)
+    exchange(dist.all_reduce, flat)
     if weight is not None:
         flat = flat[:-1] / flat[-1]
     for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -80,16 +77,14 @@ def start_alike(run, net):
     if world_size() == 1:
         return
     everyone = [None] * world_size()
-    with exchange():
-        dist.all_gather_object(everyone, run)
+    exchange(dist.all_gather_object, everyone, run)
     for name in run:
         if len({repr(theirs[name]) for theirs in everyone}) > 1:
             raise ValueError(f"{name} must be the same in all {world_size()} processes, "
                              f"got {[theirs[name] for theirs in everyone]}")
     for tensor in net.state_dict().values():
         values = tensor.contiguous()
-        with exchange():
-            dist.broadcast(values, 0)
+        exchange(dist.broadcast, values, 0)
         tensor.copy_(values)
 
 
@@ -102,5 +97,4 @@ def average_batch_norm(net):
 def barrier():
     """Return when every process has come here."""
     if world_size() > 1:
-        with exchange():
-            dist.barrier()
+        exchange(dist.barrier)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 @contextmanager
 def whole(path):
-    """A binary file to write to: when the block ends well, `path` holds
-    all of it; until then, and where the block fails or the process is
-    killed, it holds what it held before."""
+    """A binary file to write to: when the block ends well, `path` holds all of it; until then, and where the block
+    fails or the process is killed, it holds what it held before."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -13,9 +13,8 @@ SMALL_MAP, MANY_CHANNELS = 7, 128       # convolutions to maps of up to so many 
 
 
 def conv_side_by_side(X, weight, stride=1):
-    """3x3 convolution, padding 1, of X (N, C, H, W) as one picture
-    (1, C, H, N (W + gap)): the N pictures side by side, zeros between.
-    The same sums, in rows long enough for the matrix unit's tiles."""
+    """3x3 convolution, padding 1, of X (N, C, H, W) as one picture (1, C, H, N (W + gap)): the N pictures side by side,
+    zeros between. The same sums, in rows long enough for the matrix unit's tiles."""
     n, channels, height, width = X.shape
     gap = stride - width % stride     # >= 1, W + gap a multiple of stride
     X = F.pad(X.permute(2, 0, 3, 1), (0, 0, 0, gap))  # (H, N, W + gap, C)
