@@ -47,7 +47,7 @@ def draw(drawing, ax):
     ax.set(xlim=(0, 60), ylim=(40, 0), aspect="equal")
     ax.axis("off")
     for shape in drawing.select("polyline, rect") if drawing else []:
-        ink = re.search("#[0-9a-f]{6}", shape["stroke"])[0]
+        ink = (re.search("#[0-9a-f]{6}", shape.get("stroke", "")) or [BLUE])[0]
         if shape.name == "rect":
             x, y, width, height = (float(shape[name]) for name in ("x", "y", "width", "height"))
             ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=ink, linewidth=6, joinstyle="round"))

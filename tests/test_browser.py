@@ -117,7 +117,7 @@ def page(opened):
     opened.wrong.clear()
     yield opened
     opened.set_viewport_size({"width": 1280, "height": 900})
-    opened.emulate_media(color_scheme="light")
+    opened.emulate_media(color_scheme="light", media="screen")
     assert opened.wrong == []
 
 
@@ -283,6 +283,17 @@ def test_texts_of_figures_captions_and_claims_can_be_read(page, scheme):
     texts = "figure.explorer :is(text, figcaption, label, output, button, .explorer-label), .picture text, p.claim"
     weak = [pair for pair in page.eval_on_selector_all(texts, CONTRAST) if pair[0] < 4.5]
     assert not weak
+
+
+def test_a_page_printed_from_the_dark_can_be_read(page):
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.emulate_media(color_scheme="dark", media="print")
+    page.wait_for_timeout(300)                                                # colours fade from one to the other
+    texts = ".bd-article :is(p, li, h2, h3, pre, pre > span:first-of-type, td, th, figcaption, text, legend, label, output, a:not(.headerlink))"
+    pairs = page.eval_on_selector_all(texts, CONTRAST)
+    assert len(pairs) > 50
+    assert [pair for pair in pairs if pair[0] < 4.5] == []
 
 
 def test_maths_is_set_with_fonts_of_the_book(page):

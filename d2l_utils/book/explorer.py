@@ -41,7 +41,7 @@ def grid(sizes):
     """The style of an element with figures of these (width, height) side by side where there is room, growing alike."""
     width = max((96 * width for width, _ in sizes), default=336)
     return (f"display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,{width:.0f}px),1fr));"
-            "justify-items:center;gap:.25rem 1rem")
+            "justify-items:center;gap:.75rem 1rem")
 
 
 def show(fig, alt):
