@@ -1,8 +1,9 @@
 """Sphinx extension: what a page has in the book and not in its notebook: the number of its file's name before its
-title, and folds that say what they hide."""
+title, folds that say what they hide, scripts as short as they may be."""
 
 import json
 import re
+from pathlib import Path
 
 from docutils import nodes
 
@@ -42,9 +43,20 @@ def say_title_once(app, pagename, templatename, context, doctree):
         context["docstitle"] = ""
 
 
+def shorten_scripts(app, exception):
+    """The book's own scripts without indentation and lines of comment, of which no reader's browser has a use."""
+    if exception is None and app.builder.name == "html":
+        for source, target in {"_static": "_static", "web": "trainer"}.items():
+            for path in (Path(app.srcdir) / source).glob("*.js"):
+                if (copy := Path(app.outdir) / target / path.name).is_file():
+                    text = path.read_text(encoding="utf-8")
+                    copy.write_text(re.sub(r"^ *//.*\n|^ +", "", text, flags=re.M), encoding="utf-8")
+
+
 def setup(app):
     """Connect the above."""
     app.connect("source-read", number_title)
     app.connect("doctree-read", label_folds)
     app.connect("html-page-context", say_title_once)
+    app.connect("build-finished", shorten_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

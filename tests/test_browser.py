@@ -290,7 +290,8 @@ def test_a_page_printed_from_the_dark_can_be_read(page):
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
     page.emulate_media(color_scheme="dark", media="print")
     page.wait_for_timeout(300)                                                # colours fade from one to the other
-    texts = ".bd-article :is(p, li, h2, h3, pre, pre > span:first-of-type, td, th, figcaption, text, legend, label, output, a:not(.headerlink))"
+    texts = (".bd-article :is(p, li, h2, h3, pre, pre > span:first-of-type, td, th, figcaption, text, legend, label, "
+             "output, a:not(.headerlink))")
     pairs = page.eval_on_selector_all(texts, CONTRAST)
     assert len(pairs) > 50
     assert [pair for pair in pairs if pair[0] < 4.5] == []
