@@ -1,7 +1,6 @@
 """Sphinx extension of this book: the build flag, the cache's key, local maths, explorers with names of their own."""
 
 import hashlib
-import html
 import importlib.metadata
 import importlib.util
 import json
@@ -12,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from docutils import nodes
+from previews import site_address
 from sphinx.errors import ExtensionError
 from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
 
@@ -111,26 +110,11 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 
 
 def mend_tables(app, pagename, templatename, context, doctree):
-    """pandas writes a header cell without words over the index: a plain cell says the same and confuses nobody."""
-    context["body"] = context.get("body", "").replace("<th></th>", "<td></td>")
-
-
-def site_address(app):
-    """The address of the published book: html.baseurl of _config.yml, by default GitHub Pages of its repository."""
-    repository = app.config.html_theme_options.get("repository_url", "").removeprefix("https://github.com/")
-    owner, _, name = repository.strip("/").partition("/")
-    return app.config.html_baseurl or f"https://{owner}.github.io/{name}/"
-
-
-def add_preview(app, pagename, templatename, context, doctree):
-    """What a link to the page shows elsewhere: its title, its first sentences, a picture of the book."""
-    if doctree is None or doctree.next_node(nodes.paragraph) is None:
-        return
-    words = " ".join(doctree.next_node(nodes.paragraph).astext().split())
-    facts = {"og:type": "article", "og:title": re.sub("<[^>]+>", "", context["title"]), "og:description": words,
-             "og:url": f"{site_address(app)}{pagename}.html", "og:image": f"{site_address(app)}_static/screenshot.png"}
-    context["metatags"] = context.get("metatags", "") + "".join(
-        f'\n<meta property="{name}" content="{html.escape(html.unescape(value))}">' for name, value in facts.items())
+    """pandas gives the index's name a row of its own, and writes a header cell without words over the index: put the
+    name there, or a plain cell, which says the same and confuses nobody."""
+    body = re.sub(r"<th></th>((?:\s*<th>[^<]*</th>)+\s*</tr>\s*)<tr>\s*<th>([^<]+)</th>(?:\s*<th></th>)+\s*</tr>",
+                  r"<th>\2</th>\1", context.get("body", ""))
+    context["body"] = body.replace("<th></th>", "<td></td>")
 
 
 def add_lost_page(app):
@@ -182,7 +166,6 @@ def setup(app):
     app.connect("html-page-context", add_trainer, priority=400)
     app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
-    app.connect("html-page-context", add_preview)
     app.connect("html-page-context", follow_moves)
     app.connect("html-collect-pages", add_lost_page)
     app.connect("html-collect-pages", add_moved_pages)

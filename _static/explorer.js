@@ -1,7 +1,6 @@
 // Brings every explorer of the page to life: controls pick a frame, the URL's fragment remembers the last one moved.
 // The markup is written by d2l_utils/book/explorer.py: one frame is in the page, the others are JSON. The page is the only
-// state: the controls say which frame is shown, and the frame that the page came with is kept in it when another is shown,
-// so that a page that was saved as it stands and is opened again works on.
+// state: its controls say which frame is shown, and the one it came with is kept in it, so that it may be saved as it stands.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -10,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // "#curves?depth=56&shortcut=identity" -> the explorer "curves" shows that choice.
   function restore() {
     const [name, query] = location.hash.slice(1).split("?");
-    const explorer = explorers.find(({ figure }) => encodeURIComponent(figure.id) === encodeURIComponent(decode(name)));
+    const explorer = explorers.find(({ figure }) => figure.id === decode(name));
     if (!explorer || !query) return;
     explorer.choose(new URLSearchParams(query));
     explorer.figure.scrollIntoView();

@@ -5,6 +5,7 @@ Reads the pages that `make book` built; what a browser makes of them is test_bro
 
 import gzip
 import re
+import struct
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -127,12 +128,92 @@ def test_what_has_moved_is_where_its_old_address_leads(site, monkeypatch):
             assert "" in places or name not in own, f"{page}#{name} is there"
 
 
-def test_pages_and_scripts_are_small(site):
+def chapters(site):
+    """{file's stem: its parsed page} of the chapters, and of the first page."""
+    written = sorted((ROOT / "chapters").glob("*.ipynb"))
+    files = {"index": site / "index.html"} | {path.stem: site / f"chapters/{path.stem}.html" for path in written}
+    return {name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for name, path in files.items()
+            if path.is_file()}
+
+
+@pytest.mark.parametrize(("page", "number"), [
+    ("chapters/01_degradation", "1"), ("chapters/10_pretrained", "10"), ("chapters/A_fair_race", "A"), ("index", None),
+    ("chapters/notes", None), ("chapters/Aside_1", None), ("12_a/notes", None)])
+def test_a_page_has_the_number_of_its_file(page, number):
+    from pages import number_of
+    assert number_of(page) == number
+
+
+def test_a_chapters_number_is_seen_wherever_it_is_named(site):
+    from pages import number_of
+    found = chapters(site)
+    for name, page in found.items():
+        assert name == "index" or page.h1.text.startswith(f"{number_of(name)}. "), name
+        assert page.title.text.count("Residual Networks, by Experiment") == 1
+        for link in page.select("a[href]"):
+            place, words = link["href"].split("#")[0], " ".join(link.text.split())
+            number = number_of(place)
+            if not number or not place.endswith(".html"):
+                continue
+            if link.find_parent(class_=["bd-sidebar-primary", "prev-next-area"]):
+                assert re.match(rf"(previous |next )?{number}\. ", words), f"{name}: {words}"
+            elif link.parent.get("class") == ["page-cards"]:
+                assert link.select_one(".page-label").text.startswith((f"Chapter {number} ", f"Appendix {number} "))
+            elif match := re.fullmatch(r"(?:([Cc]hapter|[Aa]ppendix) )?(\d+|[A-Z])", words):
+                assert match[2] == number, f"{name}: {words} leads to {place}"
+                assert (match[1] or "chapter").lower() == ("chapter" if number.isdigit() else "appendix")
+
+
+def test_no_reader_of_a_page_meets_the_set_up_first(site):
+    for name, page in chapters(site).items():
+        for cell in page.select(".tag_setup"):
+            assert not cell.details.has_attr("open")
+            assert cell.details.select_one(".cell_input"), name
+        assert name == "index" or len(page.select(".tag_setup")) == 1
+
+
+def test_each_pages_link_has_a_picture_of_its_own(site):
+    seen = set()
+    for name, page in chapters(site).items():
+        told = {tag["property"]: tag["content"] for tag in page.select("meta[property]")}
+        assert told["og:title"] == page.h1.find(string=True), name
+        assert told["og:description"].strip()
+        picture = (site / told["og:image"].split("/", 4)[4]).read_bytes()
+        assert struct.unpack(">8sI4sII", picture[:24]) == (b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 1200, 630)
+        assert len(picture) < 300_000
+        seen.add(picture)
+    assert len(seen) == len(chapters(site))
+
+
+def test_pages_are_small(site):
     sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in site.rglob("*.html")
              if "_static" not in path.parts}
     print(sizes)
     assert max(sizes.values()) <= 250_000
-    assert (site / "_static" / "explorer.js").stat().st_size <= 20_000
+
+
+def test_the_books_own_scripts_are_small(site):
+    """The bytes that a browser loads; without the trainer's module and pictures, which are no script of ours."""
+    static = sum((site / "_static" / path.name).stat().st_size for path in (ROOT / "_static").glob("*.js"))
+    toys = {figure["id"]: len(figure.find_next("script").string.split(")(document.getElementById")[0].encode())
+            for page in chapters(site).values() for figure in page.select("figure.toy")}
+    assert static > 10_000
+    assert toys
+    assert static + sum(toys.values()) <= 30_000
+    for name, page in chapters(site).items():
+        loaded = static + sum(toys[figure["id"]] for figure in page.select("figure.toy"))
+        for tag in page.select("script[src*='trainer/']"):
+            text = (site / "trainer" / tag["src"].split("trainer/")[1].split("?")[0]).read_text(encoding="utf-8")
+            loaded += len(re.sub(r'^const MODULE = ".*";$', "", text, flags=re.M).encode())
+        print(name, loaded)
+        assert loaded <= 40_000, name
+
+
+def test_scripts_lose_nothing_but_comments_and_indentation(site):
+    for path in (ROOT / "_static").glob("*.js"):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        kept = [line.strip() for line in (site / "_static" / path.name).read_text(encoding="utf-8").splitlines()]
+        assert [line for line in kept if line] == [line for line in lines if line and not line.startswith("//")]
 
 
 # The check itself: a sound page, and each way to break it

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from conftest import ROOT
 from notebooks import METADATA
 
@@ -32,15 +33,16 @@ def pictures(n):
 FINE = "d2l.claim('One is one.', 1 == 1)\nd2l.explore(pictures, n=[0, 1, 2])"
 
 
-def build(folder, *cells, notebooks=()):
-    """Build a book of one page with these cells after the first, and of notebooks of one cell each, two at a time;
-    return the exit status and all that was said."""
+def build(folder, *cells, notebooks=(), names=(), tags=()):
+    """Build a book of one page with these cells after the first, and of notebooks of one cell each, two at a time (with
+    these file names, and tags of all their cells); return the exit status and all that was said."""
     for name in ("_ext", "_static", "_vendor"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "_config.yml", folder)
-    pages = [f"page{i}" for i in range(len(notebooks))]
+    pages = names or [f"page{i}" for i in range(len(notebooks))]
     for name, cell in zip(pages, notebooks, strict=True):
         cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell(cell)]
+        cells[1].metadata.tags = list(tags)
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=METADATA), folder / f"{name}.ipynb")
     chapters = {"chapters": [{"file": name} for name in pages]} if pages else {}
     (folder / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "index"} | chapters))
@@ -62,7 +64,8 @@ def test_a_book_without_fault_is_built_with_its_explorer_and_local_maths(tmp_pat
     address = re.match("https://[^/]+/[^/]+/", preview["url"])[0]
     assert (preview["title"], preview["url"]) == ("A page", f"{address}index.html")
     assert preview["description"].startswith("Maths: ")
-    assert (tmp_path / "_build" / "html" / preview["image"].removeprefix(address)).is_file()
+    assert preview["image"] == f"{address}previews/index.png"
+    assert (tmp_path / "_build" / "html" / "previews" / "index.png").is_file()
     lost = (tmp_path / "_build" / "html" / "404.html").read_text()
     assert f'<base href="/{address.split("/")[3]}/">' in lost
     assert 'href="index.html"' in lost
@@ -78,6 +81,23 @@ def test_a_faulty_book_is_not_built(tmp_path, cells, reason):
     status, said = build(tmp_path, *cells)
     assert status != 0, said
     assert reason in said
+
+
+def test_pages_are_numbered_by_their_files_and_their_set_up_is_folded(tmp_path):
+    names = ["07_late", "11_eleven", "B_more", "about"]                # 1 to 6 are not written yet, 8 to 10 neither
+    status, said = build(tmp_path, FINE, notebooks=["SEED = 0"] * 4, names=names, tags=["setup"])
+    assert status == 0, said
+    titles = ["7. A page", "11. A page", "B. A page", "A page"]
+    for i, name in enumerate(names):
+        page = BeautifulSoup((tmp_path / "_build" / "html" / f"{name}.html").read_text(), "html.parser")
+        assert page.h1.find(string=True) == titles[i]
+        assert page.title.text.startswith(f"{titles[i]} — ")
+        assert [link.text.strip() for link in page.select(".bd-sidebar-primary li a")] == ["A page", *titles]
+        assert [link.select_one(".prev-next-title").text for link in page.select(".prev-next-area a")] == [
+            "A page", *titles][i:i + 3:2]
+        assert page.select_one(".tag_setup > details").summary.text.split("\n")[1:3] == ["Show the set-up",
+                                                                                        "Hide the set-up"]
+        assert page.select_one(".tag_setup > details .cell_input").text.strip() == "SEED = 0"
 
 
 MEET = """import pathlib, time

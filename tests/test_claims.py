@@ -43,5 +43,15 @@ def test_text_must_be_a_sentence(text):
 def test_html_is_escaped(monkeypatch):
     shown = []
     monkeypatch.setattr(claims, "display", shown.append)
-    d2l.claim("error < 5 % & falling", True)
-    assert "error &lt; 5 % &amp; falling" in shown[0]._repr_html_()
+    d2l.claim("error < 5 and & falling", True)
+    assert "error &lt; 5 and &amp; falling" in shown[0]._repr_html_()
+
+
+@pytest.mark.parametrize(("text", "unbroken"), [
+    ("At most 5 % of 30 ms", "At most 5_% of 30_ms"), ("2 s, 3 MB.", "2_s, 3_MB."), ("0.4 MiB kept", "0.4_MiB kept"),
+    ("11.7 M parameters", "11.7_M parameters"), ("21.4 dB, 5 %.", "21.4_dB, 5_%."), ("5 to 85 %;", "5 to 85_%;"),
+    ("in 5 seeds 20 layers", "in 5 seeds 20 layers"), ("the 3 MSE losses", "the 3 MSE losses"), ("a %", "a %"),
+    ("2 shapes, 4 minutes", "2 shapes, 4 minutes")])
+def test_a_number_is_not_parted_from_its_unit(text, unbroken, capsys):
+    d2l.claim(text, True)
+    assert capsys.readouterr().out == f"\N{CHECK MARK} {unbroken}\n".replace("_", "\N{NO-BREAK SPACE}")

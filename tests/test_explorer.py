@@ -91,6 +91,17 @@ def test_a_frame_is_svg_with_its_caption_as_alt():
     assert (svg["role"], svg["aria-label"]) == ("img", caption)
 
 
+def test_captions_keep_numbers_and_units_together(shown):
+    def shares(n):
+        return plots.figure()[0], f"{n} % in 3 s."
+
+    picture, caption = explorer.Frames(shares, {"n": [1, 2]})[0,]
+    assert caption == BeautifulSoup(picture, "html.parser").svg["aria-label"] == "1\u00a0% in 3\u00a0s."
+    d2l.show(plots.figure()[0], "Below 5 % of it.")
+    page = parsed(shown[0])
+    assert page.figcaption.text == page.svg["aria-label"] == "Below 5\u00a0% of it."
+
+
 def test_the_same_frame_gives_the_same_bytes():
     once, again = (explorer.Frames(curves, AXES)[2, 1] for _ in range(2))
     assert once == again

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, THEME, axe
+from conftest import ROOT, axe
 from test_build import build
 
 import d2l_utils as d2l
@@ -586,14 +586,14 @@ def test_a_built_page_is_covered_rightly_and_axe_finds_nothing(browser, book, sc
     assert hidden(page, "draw") == [True]
     assert page.get_by_text("d2l.predict(").first.is_visible()      # code that makes no claim
     assert not page.get_by_text("d2l.explore(").is_visible()
-    findings = axe(page, THEME)
+    findings = axe(page)
     for name in ("which", "many", "draw"):
         page.locator(f"#{name} .predict-show").click()
     page.locator("#check_one input").first.check()
     page.locator("#check_one button").click()
     assert page.locator("#check_one > output").inner_text().endswith("Right.")
     assert page.locator("article .predict-tally").is_visible()
-    findings += axe(page, THEME)
+    findings += axe(page)
     context.close()
     assert not findings
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]

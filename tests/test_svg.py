@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from d2l_utils import plots
 from d2l_utils.book.svg import restyled, to_svg
@@ -121,6 +122,14 @@ def test_a_script_finds_the_data_by_box_limits_and_scales(axes):
               and f"stroke: var(--ink-{plots.PLAIN[1:]}" in path.get("style") and path.get("id") is None]
     assert [float(line[i]) for i in (1, 2, 4, 5)] == pytest.approx(
         [x + width / 4, y + height * 5 / 6, x + width * 3 / 4, y + height / 6], abs=0.02)
+
+
+def test_limits_are_in_per_cent_where_the_labels_are(axes):
+    fig, ax = axes
+    ax.set(xlim=(0, 50), ylim=(0, 0.4))
+    ax.xaxis.set_major_formatter(PercentFormatter())
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    assert (drawn(fig).get("data-xlim"), drawn(fig).get("data-ylim")) == ("0 50", "0 40")
 
 
 def test_a_picture_or_several_axes_have_no_scales():

@@ -23,6 +23,11 @@ def building():
     return bool(os.environ.get("D2L_BOOK"))
 
 
+def unbroken(text):
+    """`text` with no-break spaces between its numbers and their units or %."""
+    return re.sub(r"(?<=\d) (?=[%‰]|(?:[kMGT]i?B?|dB|px|[mµn]?s|min|h)\b)", "\N{NO-BREAK SPACE}", text)
+
+
 def check_text(text, demand):
     """TypeError, which says what is demanded ("alt must be a sentence"), where `text` is no text or an empty one."""
     if not isinstance(text, str) or not text.strip():

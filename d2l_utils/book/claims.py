@@ -4,7 +4,7 @@ import html
 
 from IPython.display import display
 
-from . import Words, check_text
+from . import Words, check_text, unbroken
 
 
 def claim(text, holds):
@@ -16,4 +16,5 @@ def claim(text, holds):
         raise TypeError(f"holds must be True or False (a bool, or one NumPy or torch bool), got {holds!r}")
     if not value:
         raise AssertionError(text)
-    display(Words(f'<p class="claim"><span aria-label="checked">\N{CHECK MARK}</span> {html.escape(text)}</p>'))
+    said = html.escape(unbroken(text))
+    display(Words(f'<p class="claim"><span aria-label="checked">\N{CHECK MARK}</span> {said}</p>'))

@@ -14,7 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from ..plots import STYLE
-from . import building, check_text, distinct, fill
+from . import building, check_text, distinct, fill, unbroken
 from .svg import to_svg
 
 
@@ -39,6 +39,7 @@ def show(fig, alt):
     if not panels(fig):
         raise TypeError(f"fig must be a matplotlib Figure or a list of them, got {fig!r}")
     check_text(alt, "alt must be a sentence")
+    alt = unbroken(alt)
     sizes, picture = draw(panels(fig), alt)
     display(HTML(fill("picture", sizes=sizes, picture=picture, caption=alt)))
 
@@ -78,6 +79,7 @@ class Frames(dict):
             raise TypeError(f"{call} must return (Figure, list of Figures or HTML string, caption), got {result!r}")
         picture, caption = result
         check_text(caption, f"{call} must return a caption of one sentence")
+        caption = unbroken(caption)
         if same := [other for other, (_, known) in self.items() if known == caption]:
             raise ValueError(f"{call} has the same caption as {self.call(same[0])}: {caption!r}")
         if not isinstance(picture, str):

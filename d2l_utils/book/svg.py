@@ -10,6 +10,7 @@ import re
 from xml.etree import ElementTree
 
 from matplotlib import style
+from matplotlib.ticker import PercentFormatter
 
 from ..plots import STYLE
 
@@ -88,6 +89,12 @@ def write_powers(root):
             text.text, text[:] = words, []
 
 
+def as_read(axis):
+    """The limits of an axis as its labels say them: in per cent where they do."""
+    form = axis.get_major_formatter()
+    return axis.get_view_interval() * (100 / form.xmax if isinstance(form, PercentFormatter) else 1)
+
+
 def scales(fig):
     """Where the axes of a figure with one lie in its SVG (x, y, width, height) and what they measure, for scripts."""
     shown = [ax for ax in fig.axes if ax.axison]
@@ -95,7 +102,7 @@ def scales(fig):
         return {}
     (width, height), (x0, y0, x1, y1) = 72 * fig.get_size_inches(), shown[0].get_position().extents
     found = {"box": (x0 * width, (1 - y1) * height, (x1 - x0) * width, (y1 - y0) * height),
-             "xlim": shown[0].get_xlim(), "ylim": shown[0].get_ylim()}
+             "xlim": as_read(shown[0].xaxis), "ylim": as_read(shown[0].yaxis)}
     return {**{f"data-{name}": " ".join(f"{value:.6g}" for value in values) for name, values in found.items()},
             "data-xscale": shown[0].get_xscale(), "data-yscale": shown[0].get_yscale()}
 

@@ -4,35 +4,23 @@
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const weight = (name, value) => `<label>${name} <input type="range" min="-2" max="2" step="0.05" value="${value}">
     <output></output></label>`;
-  body.innerHTML = `<div class="toy-controls">${weight("w₁", 0.1)}${weight("w₂", 0.2)}
-    <button type="button">Drop a ball</button><button type="button" aria-pressed="false">Move the origin</button></div>
-    <svg viewBox="-2.3 -2.3 4.6 4.6" role="img"><g class="toy-surface"></g></svg>`;
-  const svg = body.querySelector("svg"), inputs = [...body.querySelectorAll("input")];
-  const [drop, move] = body.querySelectorAll("button");
-  let origin = 0, start = null, timer = 0;
-
-  function draw(parent, name, attributes, text = "") {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    node.textContent = text;
-    return parent.appendChild(node);
-  }
 
   // Contours at losses 0, 0.1, 0.5, 1, 2, 4, 8: the product is 1 plus or minus the root, for both kinds of net.
   const xs = Array.from({ length: 61 }, (_, i) => 0.05 * 80 ** (i / 60));             // from 0.05 to 4, in even factors
-  draw(svg.firstChild, "path", { d: "M -4 0 H 4 M 0 -4 V 4" });                       // product 0: loss 1
-  for (const root of [-2.83, -2, -1.41, -0.71, -0.32, 0, 0.32, 0.71, 1, 1.41, 2, 2.83]) {
-    for (const side of [1, -1]) {
-      const points = xs.map((x) => [side * x, -side * (1 + root) / x]).join(" ");
-      draw(svg.firstChild, "polyline", { points, class: root ? "" : "toy-solved" });
-    }
-  }
-  draw(svg, "path", { d: "M -2.3 0 H 2.3 M 0 -2.3 V 2.3", class: "toy-axes" });
-  for (const n of [-2, -1, 1, 2]) {
-    draw(svg, "text", { x: n, y: 0.2, "text-anchor": "middle" }, n);
-    draw(svg, "text", { x: 0.07, y: 0.06 - n }, n);
-  }
-  const line = draw(svg, "polyline", { class: "toy-path" }), ball = draw(svg, "circle", { r: 0.08, class: "toy-ball" });
+  const contour = (root, side) => `<polyline class="${root ? "" : "toy-solved"}" points="${xs.map((x) =>
+    [side * x, -side * (1 + root) / x]).join(" ")}"/>`;
+  const contours = [-2.83, -2, -1.41, -0.71, -0.32, 0, 0.32, 0.71, 1, 1.41, 2, 2.83].map((root) =>
+    contour(root, 1) + contour(root, -1));
+  const ticks = [-2, -1, 1, 2].map((n) => `<text x="${n}" y="0.2" text-anchor="middle">${n}</text>
+    <text x="0.07" y="${0.06 - n}">${n}</text>`);
+  body.innerHTML = `<div class="toy-controls">${weight("w₁", 0.1)}${weight("w₂", 0.2)}
+    <button type="button">Drop a ball</button><button type="button" aria-pressed="false">Move the origin</button></div>
+    <svg viewBox="-2.3 -2.3 4.6 4.6" role="img"><g class="toy-surface"><path d="M -4 0 H 4 M 0 -4 V 4"/>${contours.join("")}
+    </g><path class="toy-axes" d="M -2.3 0 H 2.3 M 0 -2.3 V 2.3"/>${ticks.join("")}<polyline class="toy-path"/>
+    <circle class="toy-ball" r="0.08"/></svg>`;
+  const svg = body.querySelector("svg"), line = svg.querySelector(".toy-path"), ball = svg.querySelector("circle");
+  const inputs = [...body.querySelectorAll("input")], [drop, move] = body.querySelectorAll("button");
+  let origin = 0, start = null, timer = 0;
 
   function path() {
     const points = [start];
