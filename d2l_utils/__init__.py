@@ -5,6 +5,7 @@ from .blocks import Bottleneck, PreActBottleneck, PreActResidual, Residual
 from .book.claims import claim
 from .book.explorer import explore, show
 from .book.grids import run_grid
+from .book.hands import net_in_hands
 from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz
@@ -27,6 +28,6 @@ from .training import Diverged, History, evaluate, fit
 __all__ = ["Bottleneck", "Diverged", "FashionMNIST", "History", "PreActBottleneck", "PreActResidual", "Residual",
            "branch_share", "by_seed", "claim", "effective_rank", "evaluate", "explore", "fashion_mnist", "fit",
            "get_resnet", "gradient_agreement", "gradient_norms", "lesion", "loss_surface", "main_precision",
-           "parameter_count", "path_agreement", "predict", "predict_curve", "quiz", "recorded", "resnet101",
-           "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid", "show",
-           "small_resnet", "source", "spread", "stored", "toy", "train_lab"]
+           "net_in_hands", "parameter_count", "path_agreement", "predict", "predict_curve", "quiz", "recorded",
+           "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnet_block", "response_std", "run_grid",
+           "show", "small_resnet", "source", "spread", "stored", "toy", "train_lab"]
