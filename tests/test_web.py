@@ -21,7 +21,9 @@ import sys
 import threading
 import zlib
 from base64 import b64decode
+from types import SimpleNamespace
 
+import book
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,7 @@ import torch.nn.functional as F
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from conftest import ROOT
+from test_records import PENDING
 from torch.overrides import TorchFunctionMode
 
 import d2l_utils as d2l
@@ -665,9 +668,19 @@ def test_pictures_that_are_missing_are_named(visit, folder, tmp_path):
     assert "pictures.js is not there" in status(page, "cannot start")
 
 
-@pytest.mark.parametrize("settings", [{"viewport": {"width": 390, "height": 800}}, {"color_scheme": "dark"}])
-def test_the_lab_is_accessible_and_fits_a_phone(visit, served, settings):
-    page = visit(served, **settings)
+def darken(page):
+    """The theme's dark colours."""
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.add_style_tag(content="""html { background: #14181e; color: #ced6dd; --pst-color-background: #14181e;
+        --pst-color-text-base: #ced6dd; --pst-color-text-muted: #9ca4af; --pst-color-border: #48566b; }
+        a { color: #6ea8fe; }""")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+def test_the_lab_is_accessible_and_fits_a_phone(visit, served, width, dark):
+    page = visit(served, viewport={"width": width, "height": 800})
+    if dark:
+        darken(page)
     choose(page, rate="0.1")
     assert page.locator("#lab polyline.trainer-record").count() == 3    # recorded runs of this very setting
     choose(page)
@@ -692,3 +705,240 @@ def test_progress_is_announced_every_few_seconds_only(visit, served):
     status(page, "Done")
     times = page.evaluate("reports")[:-1]                               # the last one is the result
     assert all(later - earlier >= 2900 for earlier, later in itertools.pairwise(times))
+
+
+# ---- hands.js in Chromium ----
+
+SHORTCUTS = "shortcuts \N{MULTIPLICATION SIGN}"
+
+
+@pytest.fixture
+def in_hand(visit, served):
+    """in_hand(address=None, **settings) opens the page of the net in the reader's hands and loads the net."""
+    def open_page(address=None, **settings):
+        page = visit(address or served.replace("page.html", "hands.html"), **settings)
+        page.get_by_role("button", name="Load the net").click()
+        page.locator("#hands form").wait_for(timeout=60_000)
+        return page
+
+    return open_page
+
+
+def answered(page):
+    """What the page says of the picked picture once the next frame is there: the ten shares, and the status."""
+    page.evaluate("document.querySelector('.hands-status').textContent = ''")
+    page.evaluate("document.querySelector('#hands input').dispatchEvent(new Event('input', {bubbles: true}))")
+    page.wait_for_function("() => document.querySelector('.hands-status').textContent !== ''")
+    shares = page.locator("#hands li b").all_text_contents()
+    return [float(share.rstrip("%")) / 100 for share in shares], page.locator(".hands-status").text_content()
+
+
+def own_pixels(page):
+    """The reader's own picture, as the page shows it."""
+    return page.locator(".hands-pictures canvas").last.evaluate(
+        "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)")
+
+
+def test_the_net_in_hand_answers_as_torch_does(visit, in_hand, folder):
+    page = in_hand((folder / "sub" / "hands.html").as_uri())
+    X, names = torch.from_numpy(build.shown(LARGE)), page.locator(".hands-pictures label")
+    changes = [((), 1), (("layer1.0",), 1), (("layer2.1", "layer3.0"), 0.9), ((), 0.5)]
+    for off, factor in changes:
+        page.get_by_role("button", name="Whole net").click()
+        for block in off:
+            page.get_by_label(block).uncheck()
+        page.get_by_label("every shortcut").fill(str(factor))
+        for i in range(build.SHOWN):
+            names.nth(i).click()
+            shares, told = answered(page)
+            exact = ask(STORED, X[i:i + 1], off, factor)[0]
+            assert shares == pytest.approx(exact.tolist(), abs=0.004)
+            answer = LARGE.classes[exact.argmax()]
+            assert page.locator("#hands").get_attribute("data-answer") == answer
+            without = f"without {', '.join(off)}" if off else "all blocks"
+            assert re.fullmatch(rf"{answer}, [\d.]+% \({without}, {SHORTCUTS} {factor}\)", told)
+            right = answer == LARGE.classes[3 + i]
+            assert names.nth(i).locator("b").text_content() == ("right" if right else f"→ {answer}")
+
+
+def test_nothing_is_loaded_before_it_is_asked_for_and_a_missing_file_is_named(visit, folder, tmp_path):
+    shutil.copytree(folder / "sub", tmp_path / "bare")
+    weights = tmp_path / "bare" / "web" / "residual20.js"
+    moved = weights.rename(tmp_path / "elsewhere.js")
+    visit.expected.append("ERR_FILE_NOT_FOUND")
+    page = visit((tmp_path / "bare" / "hands.html").as_uri())
+    assert not page.locator("#hands p").is_visible()
+    assert not any("residual20" in url for url in visit.asked)
+    page.get_by_role("button", name="Load the net").click()
+    page.get_by_text("residual20.js is not there").wait_for()
+    moved.rename(weights)
+    page.get_by_role("button", name="Load the net").click()             # and once more, when it is there
+    page.locator("#hands form").wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize("settings", [{"script": "delete globalThis.WebAssembly"}, {"java_script_enabled": False}])
+def test_without_webassembly_or_javascript_a_sentence_stands_there(visit, served, settings):
+    page = visit(served.replace("page.html", "hands.html"), **settings)
+    assert page.locator("#hands p").is_visible()
+    assert page.locator("#hands :is(form, button, figcaption)").locator("visible=true").count() == 0
+
+
+def test_the_reader_draws_with_the_mouse_and_leaves_the_test_pictures_alone(in_hand):
+    page = in_hand()
+    before = page.locator(".hands-pictures canvas").nth(6).evaluate("(canvas) => canvas.toDataURL()")
+    page.locator(".hands-picture canvas").scroll_into_view_if_needed()
+    box = page.locator(".hands-picture canvas").bounding_box()
+    at = [(box["x"] + box["width"] * x / 28, box["y"] + box["height"] * y / 28) for x, y in ((3, 3), (25, 3))]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1])
+    page.mouse.up()
+    page.mouse.move(at[1][0], at[1][1] + 50)                             # no button, no ink
+    answered(page)
+    drawn = np.array(own_pixels(page)).reshape(28, 28)
+    boot = build.shown(LARGE)[6, 0]
+    line = drawn[2:4, 4:24]
+    assert (line >= 200).all()                                          # a stroke without gaps, on a copy of the boot
+    assert np.array_equal(drawn[7:], boot[7:])
+    assert page.get_by_label("yours").is_checked()
+    assert page.locator(".hands-pictures canvas").nth(6).evaluate("(canvas) => canvas.toDataURL()") == before
+    page.get_by_role("button", name="Clear").click()
+    shares, _ = answered(page)
+    assert max(own_pixels(page)) == 0
+    exact = ask(STORED, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))[0]
+    assert shares == pytest.approx(exact.tolist(), abs=0.004)
+
+
+def test_the_net_is_in_hand_by_keyboard_and_the_answer_is_said_when_the_hand_rests(in_hand):
+    page = in_hand()
+    page.locator(".hands-picture canvas").focus()
+    for key in ["ArrowRight"] * 5 + ["ArrowUp"] * 20:                   # up to the edge, and no further
+        page.keyboard.press(key)
+    answered(page)
+    drawn = np.array(own_pixels(page)).reshape(28, 28)
+    assert (drawn[1:15, 18:20] >= 200).all()
+    page.get_by_role("radio", name="ankle boot", exact=False).first.focus()
+    page.keyboard.press("ArrowLeft")                                    # the picture before it
+    page.get_by_label("layer3.1").focus()
+    page.keyboard.press("Space")
+    page.get_by_label("every shortcut").focus()
+    page.evaluate("""() => { globalThis.said = 0; new MutationObserver(() => { said += 1; }).observe(
+        document.querySelector(".hands-status"), {childList: true, characterData: true, subtree: true}); }""")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.locator(".hands-status", has_text=f"without layer3.1, {SHORTCUTS} 1.15)").wait_for()
+    assert page.evaluate("said") <= 3
+    shares, _ = answered(page)
+    exact = ask(STORED, torch.from_numpy(build.shown(LARGE)[5:6]), ["layer3.1"], 1.15)[0]
+    assert shares == pytest.approx(exact.tolist(), abs=0.004)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+def test_the_net_in_hand_is_accessible_and_fits_a_phone(in_hand, width, dark):
+    page = in_hand(viewport={"width": width, "height": 800})
+    if dark:
+        darken(page)
+    page.get_by_label("layer1.0").uncheck()                             # some answers are wrong now, and shown so
+    answered(page)
+    assert page.locator(".hands-wrong").count() > 0
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    heights = page.locator("#hands :is(label, button)").evaluate_all(
+        "(parts) => parts.map((part) => part.getBoundingClientRect().height)")
+    assert min(heights) >= 24                                           # large enough for a finger
+
+
+# ---- what the extension puts into a page ----
+
+def build_page(tmp_path, body):
+    """The body that the extension makes of a page's, in a book with this repository's web/; the scripts and styles."""
+    scripts, styles = [], []
+    app = SimpleNamespace(srcdir=tmp_path, add_js_file=scripts.append, add_css_file=styles.append)
+    if not (tmp_path / "web").exists():
+        shutil.copytree(WEB, tmp_path / "web")
+    context = {"body": body}
+    book.add_live_figures(app, "page", "page.html", context, None)
+    return context["body"], scripts, styles
+
+
+def test_pages_with_a_live_figure_get_controls_and_scripts_and_no_other_page_does(tmp_path):
+    trainer = '<figure class="trainer" id="t" hidden></figure>'
+    hands = '<figure class="hands" id="h"><p>Still.</p></figure>'
+    assert build_page(tmp_path, "<p>Nothing.</p>") == ("<p>Nothing.</p>", [], [])
+    body, scripts, styles = build_page(tmp_path, trainer)
+    assert "<form>" in body
+    assert "application/json" not in body                               # nothing is recorded in that book
+    assert (scripts, styles) == (["../trainer/trainer.js"], ["../trainer/trainer.css"])
+    body, scripts, styles = build_page(tmp_path, f"{hands}<p>And:</p>{trainer}")
+    assert scripts == ["../trainer/trainer.js", "../trainer/hands.js"]  # each once
+    assert styles == ["../trainer/trainer.css", "../trainer/hands.css"]
+    parts = BeautifulSoup(body, "html.parser").select("figure")
+    assert [part["id"] for part in parts] == ["h", "t"]
+    assert [len(part.select("form")) for part in parts] == [1, 1]
+    assert [len(part.select("[name=depth]")) for part in parts] == [0, 1]
+
+
+def test_the_pages_files_are_copied(tmp_path):
+    app = SimpleNamespace(srcdir=ROOT, outdir=tmp_path, builder=SimpleNamespace(name="html"))
+    book.copy_live_figures(app, None)
+    there = {file.name for file in (tmp_path / "trainer").iterdir()}
+    assert there == {"trainer.js", "trainer.css", "pictures.js", "hands.js", "hands.css", "residual20.js"}
+
+
+def test_recorded_runs_of_the_same_setting_are_pale_and_no_others(visit, tmp_path):
+    (tmp_path / "d2l_utils" / "recorded").mkdir(parents=True)
+    rows = [f"{depth},{shortcut},0.03,float32,{seed},{epoch},1,{0.9 - seed / 10 - epoch / 100},1,False,0"
+            for depth in (8, 32) for shortcut in ("none", "A") for seed in range(3) for epoch in range(1, 6)]
+    rows += ["8,none,0.03,float32,3,1,nan,nan,1,True,0"]                # diverged: no line
+    columns = "depth,shortcut,lr,precision,seed,epoch,train_loss,train_error,seconds,diverged,entry"
+    (tmp_path / book.RECORD).write_text("\n".join([columns, *rows, ""]), encoding="utf-8")
+    body, *_ = build_page(tmp_path, '<figure class="trainer" id="lab" hidden></figure>')
+    head = '<link rel="stylesheet" href="web/trainer.css"><script src="web/trainer.js"></script>'
+    (tmp_path / "page.html").write_text(f'<meta charset="utf-8">{head}<body>{body}</body>', encoding="utf-8")
+    page = visit((tmp_path / "page.html").as_uri())
+    lines = page.locator("#lab polyline.trainer-record")
+    assert lines.count() == 6
+    first = lines.first.get_attribute("points").split()
+    assert [float(point.split(",")[1]) for point in first] == pytest.approx(
+        [236 - 220 * (0.9 - epoch / 100) for epoch in range(1, 6)], abs=0.2)
+    for name, other, same in (("depth", "20", "8"), ("rate", "0.1", "0.03"), ("pictures", "512", "2048")):
+        page.get_by_label(name).select_option(other)
+        assert lines.count() == 0, name
+        page.get_by_label(name).select_option(same)
+        assert lines.count() == 6, name
+
+
+# ---- the record of such runs ----
+
+def test_the_page_the_record_and_the_extension_speak_of_the_same_runs():
+    script = (WEB / "trainer.js").read_text(encoding="utf-8")
+    for name, value in (("EPOCHS", train_here.EPOCHS), ("BATCH", train_here.BATCH), ("WIDTH", train_here.WIDTH)):
+        assert f"{name} = {value}," in script
+    form = BeautifulSoup((WEB / "trainer.html").read_text(encoding="utf-8"), "html.parser")
+    chosen = {choice["name"]: choice.find("option", selected=True).contents[0].strip() for choice in form("select")}
+    assert chosen == {"depth": "32", "rate": str(train_here.LR), "pictures": str(train_here.COUNT)}
+    assert book.PICTURES == train_here.COUNT == build.PICTURES
+    depths = {int(option.contents[0]) for option in form.select("[name=depth] option")}
+    assert depths == {config["depth"] for config in train_here.CONFIGS}
+
+
+@pytest.fixture
+def record():
+    if "train_here" in PENDING:
+        pytest.skip("train_here is still being recorded")
+    return d2l.recorded("train_here")
+
+
+def test_in_the_record_the_32_layer_pair_keeps_its_order(record):
+    last = record.query("depth == 32 and epoch == 5").pivot(index="seed", columns="shortcut", values="train_error")
+    assert len(last) == 20
+    assert (last["none"] > last["A"]).sum() >= 19
+
+
+@pytest.mark.parametrize("seed", [0, 13])
+def test_a_recorded_pair_comes_out_again(record, seed):
+    for shortcut in ("none", "A"):
+        rows = record.query("depth == 32 and seed == @seed and shortcut == @shortcut")
+        again = train_here.run(32, None if shortcut == "none" else shortcut, train_here.LR, seed)
+        assert [round(2048 * row["train_error"]) for row in again] == (2048 * rows.train_error).round().tolist()
+        assert [row["train_loss"] for row in again] == pytest.approx(rows.train_loss.tolist(), rel=1e-5)

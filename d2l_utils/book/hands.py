@@ -31,12 +31,12 @@ def net_in_hands(name="fashion_mnist_residual20"):
     def in_hands(picture, shortcuts, **branches):
         off = [block for block, branch in branches.items() if branch == "off"]
         shares, maps = ask(net, data.X_test[picture:picture + 1], off, shortcuts)
-        tiles = {block: Y.sqrt().unflatten(0, (4, -1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (4 H, C/4 W)
-                 for block, Y in maps.items()}
+        tiles = {block: Y.sqrt().unflatten(0, (4, -1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1).numpy()
+                 for block, Y in maps.items()}                                         # (4 H, C/4 W)
         bars, ax = plots.figure(3.5, 2.4)
-        ax.barh(data.classes, shares, color=plots.RESIDUAL)
+        ax.barh(data.classes, shares.tolist(), color=plots.RESIDUAL)
         ax.set(xlim=(0, 1), xlabel="share")
-        return [bars, *plots.pictures([data.X_test[picture, 0], *tiles.values()], ["picture", *tiles])], (
+        return [bars, *plots.pictures([data.X_test[picture, 0].numpy(), *tiles.values()], ["picture", *tiles])], (
             f"Picture {picture}, {', '.join(off) or 'nothing'} off, shortcuts x {shortcuts}: "
             f"{data.classes[shares.argmax()]}, {shares.max():.1%}.")
 
