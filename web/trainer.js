@@ -88,8 +88,8 @@ function startTrainer(figure) {
 
   const chosen = () => Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, Number(value)]));
 
-  function draw() {  // recorded runs of this very setting, earlier runs, and on top the last one
-    const {depth, rate, pictures} = chosen(), last = runs.length - 1;
+  function draw() {  // the last run over earlier ones and recorded ones of its setting
+    const last = runs.length - 1, {depth, rate, pictures} = runs[last]?.asked ?? chosen();
     const same = record?.rate === rate && record.pictures === pictures ? record : {};
     const line = (kind, name, errors) => `<polyline class="trainer-${kind} trainer-${name}" points="${
       errors.map((error, i) => `${112 + 68 * i},${236 - 220 * error}`).join(" ")}"/>`;
