@@ -131,12 +131,16 @@ def add_live_figures(app, pagename, templatename, context, doctree):
 
 
 def copy_live_figures(app, exception):
-    """What those pages load: scripts, styles, and the pictures and weights that their buttons fetch."""
-    web = Path(app.srcdir) / "web"
+    """What those pages load: scripts, without comments and indents, styles, and the pictures and weights that their
+    buttons fetch."""
+    web, folder = Path(app.srcdir) / "web", Path(app.outdir) / "trainer"
     if exception is None and app.builder.name == "html" and web.is_dir():
-        (Path(app.outdir) / "trainer").mkdir(exist_ok=True)
-        for file in (*web.glob("*.js"), *web.glob("*.css")):
-            shutil.copy(file, Path(app.outdir) / "trainer")
+        folder.mkdir(exist_ok=True)
+        for file in (*web.glob("*.css"), web / "pictures.js", web / "residual20.js"):
+            shutil.copy(file, folder)
+        for name in ("trainer.js", "hands.js"):
+            text = re.sub(r"^ +|^//.*\n", "", (web / name).read_text(encoding="utf-8"), flags=re.M)
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -198,7 +202,8 @@ def check_explorers(app, pagename, templatename, context, doctree):
     """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
     body = context.get("body", "")
     count = Counter(re.findall(r'\sid="([^"]+)"', body))
-    for name in re.findall(r'<(?:figure class="(?:explorer|toy)|form class="(?:predict|quiz))" id="([^"]+)"', body):
+    kinds = 'figure class="(?:explorer|toy|trainer|hands)|form class="(?:predict|quiz)'
+    for name in re.findall(f'<(?:{kinds})" id="([^"]+)"', body):
         if count[name] > 1:
             raise ExtensionError(f"{pagename}: {count[name]} things are named {name!r}; "
                                  "rename the explorer's render function, the quiz's checker or the prediction")
