@@ -1,4 +1,4 @@
-/* The book's 6n+2 nets (He et al. 2015, section 4.2), trained in the reader's browser: forward, backward, update.
+/* The book's 6n+2 nets (He et al. 2015, section 4.2), trained and asked in the reader's browser.
  *
  * `make web` compiles this file to WebAssembly, with plain 128-bit SIMD and no library, and puts the module into
  * trainer.js. It has no imports and uses no random numbers but its own, so it computes the same bits in every
