@@ -71,7 +71,7 @@ bench: $(READY)  ## time what has a time limit, on the built book
 address: $(READY)  ## write the repository's address everywhere: make address URL=https://github.com/me/residual-networks
 	$(BIN)/python tools/address.py "$(URL)"
 
-web: $(WEB)  ## compile web/net.c into web/trainer.js (needed after a change of net.c only)
+web: $(WEB)  ## compile web/net.c into web/trainer.js, write pictures and weights (after a change of net.c or the net)
 	$(BIN)/python web/build.py
 
 clean:  ## remove what was built; .venv and results stay

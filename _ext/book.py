@@ -1,5 +1,6 @@
 """Sphinx extension of this book: the build flag, the cache's key, local maths, explorers with names of their own."""
 
+import csv
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -21,6 +22,10 @@ RENDER_MATHS = r"""document.addEventListener("DOMContentLoaded", () => {
     if (tex) katex.render(tex[2], node, {displayMode: tex[1] === "[", throwOnError: false});
   }
 });"""
+
+
+RECORD = Path("d2l_utils", "recorded", "train_here.csv")
+PICTURES = 2048                             # what its runs were trained on, as many as web/pictures.js has
 
 
 LOST = """<h1>This page is not here</h1>
@@ -86,20 +91,55 @@ def add_katex(app, pagename, templatename, context, doctree):
         app.add_js_file(None, body=RENDER_MATHS)
 
 
-def add_trainer(app, pagename, templatename, context, doctree):
-    """The trainer's script and style, on pages with one: Jupyter Book puts every file of _static/ on every page."""
-    if '<figure class="trainer"' in context.get("body", ""):
-        app.add_css_file("../trainer/trainer.css")
-        app.add_js_file("../trainer/trainer.js")
+def recorded_pairs(path):
+    """The record `train_here` as trainer.js draws it: each run's training errors by epoch, by net and depth."""
+    runs, rate = {}, None
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["diverged"] == "False":
+                rate, error = float(row["lr"]), round(float(row["train_error"]), 3)
+                runs.setdefault((row["shortcut"], row["depth"], row["seed"]), []).append(error)
+    pairs = {"rate": rate, "pictures": PICTURES, "plain": {}, "residual": {}}
+    for (shortcut, depth, _), errors in runs.items():
+        pairs["plain" if shortcut == "none" else "residual"].setdefault(depth, []).append(errors)
+    return pairs
 
 
-def copy_trainer(app, exception):
-    """What those pages load: script, style, and the pictures that Run fetches."""
-    web = Path(app.srcdir) / "web"
+def inside(kind, source):
+    """What stands in a live figure of this kind: its controls, and the recorded runs that the trainer draws."""
+    controls, record = (source / "web" / f"{kind}.html").read_text(encoding="utf-8"), source / RECORD
+    if kind == "trainer" and record.is_file():
+        runs = json.dumps(recorded_pairs(record), separators=(",", ":"))
+        return f'<script type="application/json">{runs}</script>\n{controls}'
+    return controls
+
+
+def add_live_figures(app, pagename, templatename, context, doctree):
+    """Controls, scripts and styles of the page's live figures, on pages with one: Jupyter Book puts every file of
+    _static/ on every page."""
+    start, scripts = '<figure class="%s"', []
+    for kind in ("trainer", "hands"):
+        if start % kind in context.get("body", ""):
+            figure, more = f"({start % kind}.*?)(</figure>)", inside(kind, Path(app.srcdir))
+            context["body"] = re.sub(figure, lambda found, more=more: found[1] + more + found[2], context["body"],
+                                     flags=re.S)
+            scripts += ["trainer", kind]                    # trainer.js has the module, also for hands.js
+            app.add_css_file(f"../trainer/{kind}.css")
+    for name in dict.fromkeys(scripts):
+        app.add_js_file(f"../trainer/{name}.js")
+
+
+def copy_live_figures(app, exception):
+    """What those pages load: scripts, without comments and indents, styles, and the pictures and weights that their
+    buttons fetch."""
+    web, folder = Path(app.srcdir) / "web", Path(app.outdir) / "trainer"
     if exception is None and app.builder.name == "html" and web.is_dir():
-        (Path(app.outdir) / "trainer").mkdir(exist_ok=True)
-        for name in ("trainer.js", "trainer.css", "pictures.js"):
-            shutil.copy(web / name, Path(app.outdir) / "trainer" / name)
+        folder.mkdir(exist_ok=True)
+        for file in (*web.glob("*.css"), web / "pictures.js", web / "residual20.js"):
+            shutil.copy(file, folder)
+        for name in ("trainer.js", "hands.js"):
+            text = re.sub(r"^ +|^//.*\n", "", (web / name).read_text(encoding="utf-8"), flags=re.M)
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -146,7 +186,8 @@ def check_explorers(app, pagename, templatename, context, doctree):
     """Every explorer's name is an id of the page: no other explorer, heading or picture may have it."""
     body = context.get("body", "")
     count = Counter(re.findall(r'\sid="([^"]+)"', body))
-    for name in re.findall(r'<(?:figure class="(?:explorer|toy)|form class="(?:predict|quiz))" id="([^"]+)"', body):
+    kinds = 'figure class="(?:explorer|toy|trainer|hands)|form class="(?:predict|quiz)'
+    for name in re.findall(f'<(?:{kinds})" id="([^"]+)"', body):
         if count[name] > 1:
             raise ExtensionError(f"{pagename}: {count[name]} things are named {name!r}; "
                                  "rename the explorer's render function, the quiz's checker or the prediction")
@@ -163,13 +204,13 @@ def setup(app):
     app.add_html_math_renderer("katex", (html_visit_math, None), (html_visit_displaymath, None))
     app.connect("config-inited", configure, priority=100)
     app.connect("html-page-context", add_katex, priority=400)
-    app.connect("html-page-context", add_trainer, priority=400)
+    app.connect("html-page-context", add_live_figures, priority=400)
     app.connect("html-page-context", mend_tables)
     app.connect("html-page-context", check_explorers)
     app.connect("html-page-context", follow_moves)
     app.connect("html-collect-pages", add_lost_page)
     app.connect("html-collect-pages", add_moved_pages)
     app.connect("html-page-context", drop_thebe, priority=900)
-    app.connect("build-finished", copy_trainer)
+    app.connect("build-finished", copy_live_figures)
     app.connect("build-finished", check_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -114,8 +114,8 @@ function startPrediction(form) {
     const open = one.guess === undefined;
     form.querySelector("fieldset").disabled = !open;
     for (const element of covers) {
-      const explorer = element.querySelector("figure.explorer");
-      element.inert = open && !(explorer && linked.has(encodeURIComponent(explorer.id)));
+      const figures = [...element.querySelectorAll("figure:is(.explorer, .trainer)")];
+      element.inert = open && !figures.some(({ id }) => linked.has(encodeURIComponent(id)));
       element.classList.toggle("covered", element.inert);
     }
     const still = covers.filter((element) => element.inert);

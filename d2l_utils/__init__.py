@@ -5,6 +5,7 @@ from .blocks import Bottleneck, PreActBottleneck, PreActResidual, Residual
 from .book.claims import claim
 from .book.explorer import explore, show
 from .book.grids import run_grid
+from .book.hands import net_in_hands
 from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz

@@ -34,13 +34,14 @@ class Engine:
     """An instance of the module: its functions are methods, `view` shows its memory as NumPy arrays."""
 
     def __init__(self, depth, shortcut, pictures, width=WIDTH, batch=BATCH):
-        """`pictures`: uint8 images (N, 1, 14, 14) and labels (N,), N a multiple of `batch`. Raises ValueError."""
+        """`pictures`: uint8 images (N, 1, 14, 14) or (N, 1, 28, 28) and labels (N,), N a multiple of `batch`. Raises
+        ValueError."""
         import wasmtime
         X, y = pictures
         engine, module = compiled()
         self.store = wasmtime.Store(engine)
         self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
-        self.bytes = self.build(depth, width, batch, shortcut is not None, len(X))
+        self.bytes = self.build(depth, width, batch, shortcut is not None, len(X), X.shape[-1])
         if not self.bytes:
             raise ValueError("depth must be 8, 14, ... 56, width 8 or 16, batch a multiple of 8 and pictures one of "
                              f"batch, got {depth!r}, {width!r}, {batch!r} and {len(X)} pictures")

@@ -492,6 +492,13 @@ def test_a_link_into_an_explorers_state_uncovers_that_explorer_alone(visit, body
         assert all(hidden(visit(body, fragment), "which"))
 
 
+def test_a_link_to_a_run_of_the_trainer_uncovers_it_alone(visit, body):
+    body = body.replace('<figure class="explorer" id="table"', '<figure class="trainer" id="train"', 1)
+    assert hidden(visit(body, "#train?depth=8&seed=1"), "which") == [True, False, True, True]
+    for fragment in ("#train", "#table?n=3"):
+        assert all(hidden(visit(body, fragment), "which"))
+
+
 def test_where_storage_is_refused_a_guess_holds_for_this_visit(visit, body):
     page = visit(body, init=REFUSED)
     page.locator("#which input").last.check()

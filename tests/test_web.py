@@ -1,5 +1,6 @@
-"""The page's trainer: web/net.c against PyTorch in float64, the committed module against its source, the rules that a
-run follows against their repetition here, and web/trainer.js in Chromium.
+"""The page's trainer and the net in the reader's hands: web/net.c against PyTorch in float64, the committed module
+against its source, the rules that a run follows against their repetition here, the record of such runs, the files that
+the pages load, and web/trainer.js and web/hands.js in Chromium.
 
 A float32 net and its float64 twin part where a ReLU's argument lies within a rounding error of 0. So the batches that
 are compared are the first ones whose arguments all stay away from 0.
@@ -7,6 +8,7 @@ are compared are the first ones whose arguments all stay away from 0.
 
 import contextlib
 import copy
+import ctypes
 import functools
 import gzip
 import http.server
@@ -19,28 +21,36 @@ import sys
 import threading
 import zlib
 from base64 import b64decode
+from types import SimpleNamespace
 
+import book
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from conftest import ROOT
+from test_records import PENDING
 from torch.overrides import TorchFunctionMode
 
 import d2l_utils as d2l
+from d2l_utils.book.hands import ask
 from d2l_utils.data import normalise
+from d2l_utils.probes import blocks_of
 from d2l_utils.training import sgd
 
 sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "web")]
 import build  # noqa: E402
 import train_here  # noqa: E402
+from build import parts  # noqa: E402
 from train_here import Engine, learning_rate  # noqa: E402
 
 WEB = ROOT / "web"
 ROUNDING = 2.0**-23                     # float32's own: no deviation is asked to be smaller
 CLEAR = {"A": 4e-6, None: 1e-5}         # how far from 0 every ReLU's argument must stay
-DATA = d2l.fashion_mnist(size=14, device="cpu")
+DATA, LARGE = (d2l.fashion_mnist(size=size, device="cpu") for size in (14, 28))
+STORED = d2l.stored("fashion_mnist_residual20")
 
 
 # ---- the module and its source ----
@@ -58,9 +68,14 @@ def test_the_compiler_is_named_where_it_is_missing(monkeypatch, tmp_path):
         build.compiled()
 
 
-def test_the_scripts_are_small_and_the_pictures_are_the_books():
-    script = (WEB / "trainer.js").read_text(encoding="utf-8")
-    assert len(re.sub(r'(const MODULE = )".*"', r"\1", script)) <= 12_000
+def test_the_scripts_are_small(tmp_path):
+    for folder, most in ((WEB, (10_000, 7_600)), (copied_to(tmp_path), (9_000, 7_000))):
+        trainer, hands = ((folder / f"{name}.js").read_text(encoding="utf-8") for name in ("trainer", "hands"))
+        assert len(re.sub(r'(const MODULE = )".*"', r"\1", trainer).encode()) <= most[0]
+        assert len(hands.encode()) <= most[1]
+
+
+def test_the_pictures_are_the_books():
     text = (WEB / "pictures.js").read_text(encoding="utf-8")
     assert len(text) <= 520_000
     labels, pixels = re.search(r'labels: "(.*?)", pixels: "(.*?)"', text).groups()
@@ -68,15 +83,21 @@ def test_the_scripts_are_small_and_the_pictures_are_the_books():
     assert [int(label) for label in labels] == DATA.y_train[:2048].tolist()
 
 
+def test_the_weights_are_the_stored_nets_in_16_bits_and_the_controls_name_what_there_is():
+    text = (WEB / "residual20.js").read_text(encoding="utf-8")
+    assert len(text) <= 700_000
+    packed = dict(re.findall(r'(\w+): "(.*?)"', text))
+    assert zlib.decompress(b64decode(packed["pixels"])) == build.shown(LARGE).tobytes()
+    upper, lower = np.frombuffer(zlib.decompress(b64decode(packed["weights"])), np.uint8).reshape(2, -1)
+    assert np.array_equal(np.stack([lower, upper], 1).ravel().view("<f2"), build.half(STORED))
+    soup = BeautifulSoup((WEB / "hands.html").read_text(encoding="utf-8"), "html.parser")
+    labels = [label.get_text(strip=True) for label in soup.select("label")]
+    assert [item.get_text(strip=True) for item in soup.select("li")] == [*LARGE.classes]
+    assert labels[:8] == [*LARGE.classes[10 - build.SHOWN:], "yours"]
+    assert labels[9:] == [*blocks_of(STORED)]
+
+
 # ---- net.c against PyTorch ----
-
-def parts(net):
-    """The net's parameters, and its running statistics, in the order in which the module has them."""
-    kernels = [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
-    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    parameters = [*kernels, net.fc.weight, *(p for m in norms for p in (m.weight, m.bias)), net.fc.bias]
-    return parameters, [s for m in norms for s in (m.running_mean, m.running_var)]
-
 
 def flat(tensors):
     return np.concatenate([tensor.detach().float().numpy().ravel() for tensor in tensors])
@@ -194,6 +215,11 @@ def test_a_step_is_torchs(depth, shortcut, width, size):
         assert value <= 1e-4, key
 
 
+def test_a_step_on_pictures_of_28_pixels_is_torchs(monkeypatch):
+    monkeypatch.setitem(globals(), "DATA", LARGE)
+    test_a_step_is_torchs(8, "A", 8, 8)
+
+
 def test_a_step_of_the_chaotic_plain_56_is_as_good_as_torchs():
     ours, theirs = compare(56, None, 8, 8, 7, 0, np.median)
     for key, value in ours.items():
@@ -251,6 +277,48 @@ def test_eval_mode_is_torchs(depth, shortcut, width):
     assert engine.errors() == (exact.argmax(1) != y).sum()
 
 
+def stored_in_the_module():
+    """The stored residual-20 in the module, with the 2,000 test pictures."""
+    engine = Engine(20, "A", (LARGE.X_test.numpy(), LARGE.y_test.numpy()), 16, 8)
+    engine.start(0)
+    give(engine, STORED)
+    return engine
+
+
+def test_the_stored_net_in_16_bits_answers_the_test_pictures_as_torch_does():
+    engine, answers, values = stored_in_the_module(), [], build.half(STORED).astype(np.float32)
+    count = engine.parameter_count()
+    engine.view("parameters", count)[:] = values[:count]
+    engine.view("statistics", len(values) - count)[:] = values[count:]
+    for first in range(0, 2000, 8):
+        engine.take(first, 1)
+        engine.forward(0)
+        answers.append(engine.view("logits", 80).reshape(8, 10).argmax(1))
+    with torch.no_grad():
+        theirs = torch.cat([STORED(normalise(X)).argmax(1) for X in LARGE.X_test.split(250)])
+    assert (np.concatenate(answers) == theirs.numpy()).sum() >= 1999
+
+
+@pytest.mark.parametrize(("off", "factor"), [
+    ((), 1), (("layer1.0",), 1), (("layer2.0", "layer3.0"), 1), (("layer1.2", "layer3.2"), 0.5), ((), 1.5), ((), 0.9),
+    (tuple(blocks_of(d2l.small_resnet(20))), 1.1)])
+def test_blocks_switched_off_and_shortcuts_scaled_are_torchs(off, factor):
+    engine = stored_in_the_module()
+    for i, name in enumerate(blocks_of(STORED)):
+        engine.scale_block(i, float(name not in off), float(factor))
+    engine.take(8, 1)
+    engine.forward(0)
+    shares, maps = ask(STORED, LARGE.X_test[10:11], off, factor)
+    logits = torch.from_numpy(engine.view("logits", 80)[20:30].copy())
+    assert torch.allclose(logits.softmax(0), shares, atol=1e-5)
+    memory = ctypes.addressof(engine.exports["memory"].data_ptr(engine.store).contents)
+    for i, Y in enumerate(maps.values()):
+        start = memory + engine.map_at(2 * i + 2)
+        map = np.frombuffer((ctypes.c_char * (4 * 8 * Y.numel())).from_address(start), np.float32)
+        ours = torch.from_numpy(map.reshape(*Y.shape[1:], len(Y), 8)[..., 2].copy()).permute(2, 0, 1)
+        assert (ours - Y).abs().max() <= 1e-5 * Y.abs().max(), i
+
+
 def test_a_net_that_is_no_number_says_so():
     engine = Engine(8, "A", pictures(torch.arange(64)))
     engine.start(0)
@@ -270,7 +338,9 @@ def test_memory_and_arguments():
     assert engine.exports["memory"].data_len(engine.store) <= 64e6
     for depth, width, batch, count in ((9, 8, 64, 64), (2, 8, 64, 64), (62, 8, 64, 64), (8, 12, 64, 64),
                                        (8, 8, 60, 60), (8, 8, 64, 100), (8, 8, 64, 0)):
-        assert engine.build(depth, width, batch, 1, count) == 0
+        assert engine.build(depth, width, batch, 1, count, 14) == 0
+    for size in (0, 7, 15, 29, 56, -28):
+        assert engine.build(8, 8, 64, 1, 64, size) == 0
     with pytest.raises(ValueError, match=r"depth must be 8, 14, .* got 9, 8"):
         Engine(9, "A", two)
 
@@ -369,13 +439,24 @@ def test_the_rate_is_fits():
 # ---- trainer.js in Chromium ----
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Trainer</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="web/trainer.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="trainer/trainer.css">
 <meta name="viewport" content="width=device-width">
-<script src="web/trainer.js"></script></head><body><main><h1>Trainer</h1><div id="recorded">recorded</div>
-<figure class="trainer" id="lab" data-fallback="recorded" hidden><script type="application/json">%s</script></figure>
-<figure class="trainer" id="second" hidden></figure></main></body></html>"""
+<script src="trainer/trainer.js"></script></head><body><main><h1>Trainer</h1><div id="recorded">recorded</div>
+<figure class="trainer" id="lab" hidden><script type="application/json">{record}</script>{controls}</figure>
+<figure class="trainer" id="second" hidden>{controls}</figure></main></body></html>"""
+HANDS = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Hands</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="trainer/hands.css">
+<meta name="viewport" content="width=device-width"><script src="trainer/trainer.js"></script>
+<script src="trainer/hands.js"></script></head><body><main><h1>Hands</h1>
+<figure class="hands" id="hands"><p>It needs JavaScript.</p>{controls}</figure></main></body></html>"""
 RECORD = {"rate": 0.1, "pictures": 512, "plain": {"8": [[0.8, 0.7], [0.9, 0.6]]}, "residual": {"8": [[0.7, 0.5]]}}
 POLICY = "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
+
+
+def copied_to(folder):
+    """The live figures' files as the extension copies them, in folder/trainer."""
+    book.copy_live_figures(SimpleNamespace(srcdir=ROOT, outdir=folder, builder=SimpleNamespace(name="html")), None)
+    return folder / "trainer"
 
 
 class Strict(http.server.SimpleHTTPRequestHandler):
@@ -391,8 +472,11 @@ class Strict(http.server.SimpleHTTPRequestHandler):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "sub").mkdir()
-    shutil.copytree(WEB, folder / "sub" / "web", ignore=shutil.ignore_patterns("*.py", "*.c", "__pycache__"))
-    (folder / "sub" / "page.html").write_text(PAGE % json.dumps(RECORD), encoding="utf-8")
+    copied_to(folder / "sub")
+    trainer, hands = ((WEB / f"{name}.html").read_text(encoding="utf-8") for name in ("trainer", "hands"))
+    page = PAGE.format(record=json.dumps(RECORD), controls=trainer)
+    (folder / "sub" / "page.html").write_text(page, encoding="utf-8")
+    (folder / "sub" / "hands.html").write_text(HANDS.format(controls=hands), encoding="utf-8")
     return folder
 
 
@@ -460,7 +544,7 @@ def test_the_module_computes_the_same_bits_in_chromium(visit, served):
     X, y = pictures(torch.arange(64))
     found = visit(served).evaluate("""async ([module, X, y]) => {
         const {instance: {exports: net}} = await WebAssembly.instantiate(Uint8Array.from(module));
-        net.build(8, 8, 64, 1, 64);
+        net.build(8, 8, 64, 1, 64, 14);
         new Uint8Array(net.memory.buffer).set(X, net.pictures_at());
         new Uint8Array(net.memory.buffer).set(y, net.labels_at());
         net.start(7);
@@ -473,7 +557,6 @@ def test_the_module_computes_the_same_bits_in_chromium(visit, served):
 
 def test_a_page_that_is_a_file_trains_and_ends_where_python_says(visit, folder):
     page = visit((folder / "sub" / "page.html").as_uri())
-    assert not page.locator("#recorded").is_visible()
     page.wait_for_timeout(300)
     assert not any("pictures.js" in url for url in visit.asked)         # nothing is loaded, nothing runs unasked
     choose(page)
@@ -500,19 +583,20 @@ def test_a_pair_can_be_repeated_from_its_link(visit, served):
     assert "plainError" not in results(again)
     press(again, "Run")
     status(again, "Done")
-    assert results(again) | {"fallback": ""} == first | {"fallback": ""}
+    assert results(again) == first
     wrong = visit(served + "#lab?depth=21&seed=x&nonsense=1&rate=0.1")  # what is not allowed is left alone
     values = wrong.locator("#lab form").evaluate("(form) => Object.fromEntries(new FormData(form))")
     assert values == {"depth": "32", "rate": "0.1", "seed": "0", "pictures": "2048"}
 
 
 def test_stop_run_again_and_two_labs_on_a_page(visit, served):
-    page = visit(served)
+    page = visit(served, COUNT_ASKS)
     choose(page, depth="56")
     press(page, "Run")
     status(page, "step")
     press(page, "Stop")
     assert status(page, "Stopped") == "Stopped."
+    assert page.evaluate("alive") == 0                                  # at once, and nothing is left behind
     assert page.locator("#lab").get_by_role("button", name="Run").is_enabled()
     for lab, seed in (("#lab", "1"), ("#second", "2")):
         choose(page, lab, seed=seed)
@@ -527,6 +611,7 @@ def test_stop_run_again_and_two_labs_on_a_page(visit, served):
     assert page.locator("#lab li").count() == 2                         # earlier runs stay
     assert page.locator("#lab polyline.trainer-earlier").count() == 2
     assert page.locator("#second li").count() == 1
+    assert page.evaluate("alive") == 0
 
 
 HIDE = """(hidden) => {
@@ -535,9 +620,11 @@ HIDE = """(hidden) => {
 }"""
 
 
-COUNT_ASKS = """globalThis.asks = 0;
+COUNT_ASKS = """globalThis.asks = globalThis.alive = 0;
 globalThis.Worker = class extends Worker {
+  constructor(...source) { super(...source); alive += 1; }
   postMessage(...message) { asks += 1; super.postMessage(...message); }
+  terminate() { alive -= 1; super.terminate(); }
 };"""
 
 
@@ -585,22 +672,35 @@ def test_without_webassembly_the_recorded_runs_stay(visit, served, script):
 
 def test_pictures_that_are_missing_are_named(visit, folder, tmp_path):
     shutil.copytree(folder / "sub", tmp_path / "bare")
-    (tmp_path / "bare" / "web" / "pictures.js").unlink()
+    (tmp_path / "bare" / "trainer" / "pictures.js").unlink()
     visit.expected.append("ERR_FILE_NOT_FOUND")
     page = visit((tmp_path / "bare" / "page.html").as_uri())
     press(page, "Run")
     assert "pictures.js is not there" in status(page, "cannot start")
 
 
-@pytest.mark.parametrize("settings", [{"viewport": {"width": 390, "height": 800}}, {"color_scheme": "dark"}])
-def test_the_lab_is_accessible_and_fits_a_phone(visit, served, settings):
-    page = visit(served, **settings)
+def darken(page):
+    """The theme's dark colours."""
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.add_style_tag(content="""html { background: #14181e; color: #ced6dd; --pst-color-background: #14181e;
+        --pst-color-text-base: #ced6dd; --pst-color-text-muted: #9ca4af; --pst-color-border: #48566b; }
+        a { color: #6ea8fe; }""")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+def test_the_lab_is_accessible_and_fits_a_phone(visit, served, width, dark):
+    page = visit(served, viewport={"width": width, "height": 800})
+    if dark:
+        darken(page)
     choose(page, rate="0.1")
     assert page.locator("#lab polyline.trainer-record").count() == 3    # recorded runs of this very setting
     choose(page)
     assert page.locator("#lab polyline.trainer-record").count() == 0
     page.locator("#lab").get_by_label("seed").press("Enter")            # by keyboard
     status(page, "Done")
+    choose(page, rate="0.1")
+    assert page.locator("#lab polyline.trainer-record").count() == 0    # not behind a run of another setting
+    choose(page)
     assert Axe().run(page).response["violations"] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("#lab svg text").first.evaluate(
@@ -611,11 +711,254 @@ def test_progress_is_announced_every_few_seconds_only(visit, served):
     page = visit(served)
     page.evaluate("""() => {
       globalThis.reports = [];
-      new MutationObserver(() => reports.push(performance.now())).observe(document.querySelector("#lab output"),
+      const output = document.querySelector("#lab output");
+      new MutationObserver(() => reports.push([performance.now(), output.textContent])).observe(output,
         {childList: true, characterData: true, subtree: true});
     }""")
-    choose(page, depth="20")
+    page.locator("#lab").evaluate("(figure) => figure.dataset.limit = '1e9'")
+    choose(page, depth="56", pictures="1024")                           # seconds long on any machine
     press(page, "Run")
     status(page, "Done")
-    times = page.evaluate("reports")[:-1]                               # the last one is the result
+    (_, loading), *reports, _ = page.evaluate("reports")                # the last one is the result
+    assert loading == "Loading the pictures."
+    assert reports
+    for _, text in reports:
+        assert re.fullmatch(r"Training plain-56 and residual-56: step \d+ of 80, about \d+ s left\.", text)
+    times = [time for time, _ in reports]
     assert all(later - earlier >= 2900 for earlier, later in itertools.pairwise(times))
+
+
+# ---- hands.js in Chromium ----
+
+SHORTCUTS = "shortcuts \N{MULTIPLICATION SIGN}"
+
+
+@pytest.fixture
+def in_hand(visit, served):
+    """in_hand(address=None, **settings) opens the page of the net in the reader's hands and loads the net."""
+    def open_page(address=None, **settings):
+        page = visit(address or served.replace("page.html", "hands.html"), **settings)
+        page.get_by_role("button", name="Load the net").click()
+        page.locator("#hands form").wait_for(timeout=60_000)
+        return page
+
+    return open_page
+
+
+def answered(page):
+    """What the page says of the picked picture once the next frame is there: the ten shares, and the status."""
+    page.evaluate("document.querySelector('.hands-status').textContent = ''")
+    page.evaluate("document.querySelector('#hands input').dispatchEvent(new Event('input', {bubbles: true}))")
+    page.wait_for_function("() => document.querySelector('.hands-status').textContent !== ''")
+    shares = page.locator("#hands li b").all_text_contents()
+    return [float(share.rstrip("%")) / 100 for share in shares], page.locator(".hands-status").text_content()
+
+
+def own_pixels(page):
+    """The reader's own picture, as the page shows it."""
+    return page.locator(".hands-pictures canvas").last.evaluate(
+        "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)")
+
+
+def test_the_net_in_hand_answers_as_torch_does(visit, in_hand, folder):
+    page = in_hand((folder / "sub" / "hands.html").as_uri())
+    X, names = torch.from_numpy(build.shown(LARGE)), page.locator(".hands-pictures label")
+    changes = [((), 1), (("layer1.0",), 1), (("layer2.1", "layer3.0"), 0.9), ((), 0.5)]
+    for off, factor in changes:
+        page.get_by_role("button", name="Whole net").click()
+        for block in off:
+            page.get_by_label(block).uncheck()
+        page.get_by_label("every shortcut").fill(str(factor))
+        for i in range(build.SHOWN):
+            names.nth(i).click()
+            shares, told = answered(page)
+            exact = ask(STORED, X[i:i + 1], off, factor)[0]
+            assert shares == pytest.approx(exact.tolist(), abs=0.004)
+            answer = LARGE.classes[exact.argmax()]
+            assert page.locator("#hands").get_attribute("data-answer") == answer
+            without = f"without {', '.join(off)}" if off else "all blocks"
+            assert re.fullmatch(rf"{answer}, [\d.]+% \({without}, {SHORTCUTS} {factor}\)", told)
+            right = answer == LARGE.classes[3 + i]
+            assert names.nth(i).locator("b").text_content() == ("right" if right else f"→ {answer}")
+
+
+def test_nothing_is_loaded_before_it_is_asked_for_and_a_missing_file_is_named(visit, folder, tmp_path):
+    shutil.copytree(folder / "sub", tmp_path / "bare")
+    weights = tmp_path / "bare" / "trainer" / "residual20.js"
+    moved = weights.rename(tmp_path / "elsewhere.js")
+    visit.expected.append("ERR_FILE_NOT_FOUND")
+    page = visit((tmp_path / "bare" / "hands.html").as_uri())
+    assert not page.locator("#hands p").is_visible()
+    assert not any("residual20" in url for url in visit.asked)
+    page.get_by_role("button", name="Load the net").click()
+    page.get_by_text("residual20.js is not there").wait_for()
+    moved.rename(weights)
+    page.get_by_role("button", name="Load the net").click()             # and once more, when it is there
+    page.locator("#hands form").wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize("settings", [{"script": "delete globalThis.WebAssembly"}, {"java_script_enabled": False}])
+def test_without_webassembly_or_javascript_a_sentence_stands_there(visit, served, settings):
+    page = visit(served.replace("page.html", "hands.html"), **settings)
+    assert page.locator("#hands p").is_visible()
+    assert page.locator("#hands :is(form, button, figcaption)").locator("visible=true").count() == 0
+
+
+def test_the_reader_draws_with_the_mouse_and_leaves_the_test_pictures_alone(in_hand):
+    page = in_hand()
+    before = page.locator(".hands-pictures canvas").nth(6).evaluate("(canvas) => canvas.toDataURL()")
+    page.locator(".hands-picture canvas").scroll_into_view_if_needed()
+    box = page.locator(".hands-picture canvas").bounding_box()
+    at = [(box["x"] + box["width"] * x / 28, box["y"] + box["height"] * y / 28) for x, y in ((3, 3), (25, 3))]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1])
+    page.mouse.up()
+    page.mouse.move(at[1][0], at[1][1] + 50)                             # no button, no ink
+    answered(page)
+    drawn = np.array(own_pixels(page)).reshape(28, 28)
+    boot = build.shown(LARGE)[6, 0]
+    line = drawn[2:4, 4:24]
+    assert (line >= 200).all()                                          # a stroke without gaps, on a copy of the boot
+    assert np.array_equal(drawn[7:], boot[7:])
+    assert page.get_by_label("yours").is_checked()
+    assert page.locator(".hands-pictures canvas").nth(6).evaluate("(canvas) => canvas.toDataURL()") == before
+    page.get_by_role("button", name="Clear").click()
+    shares, _ = answered(page)
+    assert max(own_pixels(page)) == 0
+    exact = ask(STORED, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))[0]
+    assert shares == pytest.approx(exact.tolist(), abs=0.004)
+
+
+def test_the_net_is_in_hand_by_keyboard_and_the_answer_is_said_when_the_hand_rests(in_hand):
+    page = in_hand()
+    page.locator(".hands-picture canvas").focus()
+    for key in ["ArrowRight"] * 5 + ["ArrowUp"] * 20:                   # up to the edge, and no further
+        page.keyboard.press(key)
+    answered(page)
+    drawn = np.array(own_pixels(page)).reshape(28, 28)
+    assert (drawn[1:15, 18:20] >= 200).all()
+    page.get_by_role("radio", name="ankle boot", exact=False).first.focus()
+    page.keyboard.press("ArrowLeft")                                    # the picture before it
+    page.get_by_label("layer3.1").focus()
+    page.keyboard.press("Space")
+    page.get_by_label("every shortcut").focus()
+    page.evaluate("""() => { globalThis.said = 0; new MutationObserver(() => { said += 1; }).observe(
+        document.querySelector(".hands-status"), {childList: true, characterData: true, subtree: true}); }""")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.locator(".hands-status", has_text=f"without layer3.1, {SHORTCUTS} 1.15)").wait_for()
+    assert page.evaluate("said") <= 3
+    shares, _ = answered(page)
+    exact = ask(STORED, torch.from_numpy(build.shown(LARGE)[5:6]), ["layer3.1"], 1.15)[0]
+    assert shares == pytest.approx(exact.tolist(), abs=0.004)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+def test_the_net_in_hand_is_accessible_and_fits_a_phone(in_hand, width, dark):
+    page = in_hand(viewport={"width": width, "height": 800})
+    if dark:
+        darken(page)
+    page.get_by_label("layer1.0").uncheck()                             # some answers are wrong now, and shown so
+    answered(page)
+    assert page.locator(".hands-wrong").count() > 0
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    heights = page.locator("#hands :is(label, button)").evaluate_all(
+        "(parts) => parts.map((part) => part.getBoundingClientRect().height)")
+    assert min(heights) >= 24                                           # large enough for a finger
+
+
+# ---- what the extension puts into a page ----
+
+def build_page(tmp_path, body):
+    """The body that the extension makes of a page's, in a book with this repository's web/; the scripts and styles."""
+    scripts, styles = [], []
+    app = SimpleNamespace(srcdir=tmp_path, add_js_file=scripts.append, add_css_file=styles.append)
+    if not (tmp_path / "web").exists():
+        shutil.copytree(WEB, tmp_path / "web")
+    context = {"body": body}
+    book.add_live_figures(app, "page", "page.html", context, None)
+    return context["body"], scripts, styles
+
+
+def test_pages_with_a_live_figure_get_controls_and_scripts_and_no_other_page_does(tmp_path):
+    trainer = '<figure class="trainer" id="t" hidden></figure>'
+    hands = '<figure class="hands" id="h"><p>Still.</p></figure>'
+    assert build_page(tmp_path, "<p>Nothing.</p>") == ("<p>Nothing.</p>", [], [])
+    body, scripts, styles = build_page(tmp_path, trainer)
+    assert "<form>" in body
+    assert "application/json" not in body                               # nothing is recorded in that book
+    assert (scripts, styles) == (["../trainer/trainer.js"], ["../trainer/trainer.css"])
+    body, scripts, styles = build_page(tmp_path, f"{hands}<p>And:</p>{trainer}")
+    assert scripts == ["../trainer/trainer.js", "../trainer/hands.js"]  # each once
+    assert styles == ["../trainer/trainer.css", "../trainer/hands.css"]
+    parts = BeautifulSoup(body, "html.parser").select("figure")
+    assert [part["id"] for part in parts] == ["h", "t"]
+    assert [len(part.select("form")) for part in parts] == [1, 1]
+    assert [len(part.select("[name=depth]")) for part in parts] == [0, 1]
+
+
+def test_the_pages_files_are_copied(tmp_path):
+    there = {file.name for file in copied_to(tmp_path).iterdir()}
+    assert there == {"trainer.js", "trainer.css", "pictures.js", "hands.js", "hands.css", "residual20.js"}
+
+
+def test_recorded_runs_of_the_same_setting_are_pale_and_no_others(visit, tmp_path):
+    (tmp_path / "d2l_utils" / "recorded").mkdir(parents=True)
+    rows = [f"{depth},{shortcut},0.03,float32,{seed},{epoch},1,{0.9 - seed / 10 - epoch / 100},1,False,0"
+            for depth in (8, 32) for shortcut in ("none", "A") for seed in range(3) for epoch in range(1, 6)]
+    rows += ["8,none,0.03,float32,3,1,nan,nan,1,True,0"]                # diverged: no line
+    columns = "depth,shortcut,lr,precision,seed,epoch,train_loss,train_error,seconds,diverged,entry"
+    (tmp_path / book.RECORD).write_text("\n".join([columns, *rows, ""]), encoding="utf-8")
+    body, *_ = build_page(tmp_path, '<figure class="trainer" id="lab" hidden></figure>')
+    copied_to(tmp_path)
+    head = '<link rel="stylesheet" href="trainer/trainer.css"><script src="trainer/trainer.js"></script>'
+    (tmp_path / "page.html").write_text(f'<meta charset="utf-8">{head}<body>{body}</body>', encoding="utf-8")
+    page = visit((tmp_path / "page.html").as_uri())
+    lines = page.locator("#lab polyline.trainer-record")
+    assert lines.count() == 6
+    first = lines.first.get_attribute("points").split()
+    assert [float(point.split(",")[1]) for point in first] == pytest.approx(
+        [236 - 220 * (0.9 - epoch / 100) for epoch in range(1, 6)], abs=0.2)
+    for name, other, same in (("depth", "20", "8"), ("rate", "0.1", "0.03"), ("pictures", "512", "2048")):
+        page.get_by_label(name).select_option(other)
+        assert lines.count() == 0, name
+        page.get_by_label(name).select_option(same)
+        assert lines.count() == 6, name
+
+
+# ---- the record of such runs ----
+
+def test_the_page_the_record_and_the_extension_speak_of_the_same_runs():
+    script = (WEB / "trainer.js").read_text(encoding="utf-8")
+    for name, value in (("EPOCHS", train_here.EPOCHS), ("BATCH", train_here.BATCH), ("WIDTH", train_here.WIDTH)):
+        assert f"{name} = {value}," in script
+    form = BeautifulSoup((WEB / "trainer.html").read_text(encoding="utf-8"), "html.parser")
+    chosen = {choice["name"]: choice.find("option", selected=True).contents[0].strip() for choice in form("select")}
+    assert chosen == {"depth": "32", "rate": str(train_here.LR), "pictures": str(train_here.COUNT)}
+    assert book.PICTURES == train_here.COUNT == build.PICTURES
+    depths = {int(option.contents[0]) for option in form.select("[name=depth] option")}
+    assert depths == {config["depth"] for config in train_here.CONFIGS}
+
+
+@pytest.fixture
+def record():
+    if "train_here" in PENDING:
+        pytest.skip("train_here is still being recorded")
+    return d2l.recorded("train_here")
+
+
+def test_in_the_record_the_32_layer_pair_keeps_its_order(record):
+    last = record.query("depth == 32 and epoch == 5").pivot(index="seed", columns="shortcut", values="train_error")
+    assert len(last) == 20
+    assert (last["none"] > last["A"]).sum() >= 19
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_recorded_pair_comes_out_again(record, seed):
+    for shortcut in ("none", "A"):
+        rows = record.query("depth == 32 and seed == @seed and shortcut == @shortcut")
+        again = train_here.run(32, None if shortcut == "none" else shortcut, train_here.LR, seed)
+        assert [round(2048 * row["train_error"]) for row in again] == (2048 * rows.train_error).round().tolist()
+        assert [row["train_loss"] for row in again] == pytest.approx(rows.train_loss.tolist(), rel=1e-5)

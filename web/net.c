@@ -1,4 +1,4 @@
-/* The book's 6n+2 nets (He et al. 2015, section 4.2), trained in the reader's browser: forward, backward, update.
+/* The book's 6n+2 nets (He et al. 2015, section 4.2), trained and asked in the reader's browser.
  *
  * `make web` compiles this file to WebAssembly, with plain 128-bit SIMD and no library, and puts the module into
  * trainer.js. It has no imports and uses no random numbers but its own, so it computes the same bits in every
@@ -12,7 +12,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
-enum { LANES = 8, CLASSES = 10, SIZE = 14, PIXELS = SIZE * SIZE, MAX_DEPTH = 56, MAX_CHANNELS = 64, PART = 7 };
+enum { LANES = 8, CLASSES = 10, MAX_SIZE = 28, MAX_DEPTH = 56, MAX_CHANNELS = 64, PART = 7 };
 
 typedef float float4 __attribute__((vector_size(16)));
 typedef int int4 __attribute__((vector_size(16)));
@@ -27,9 +27,10 @@ typedef struct {                       /* a convolution, its batch norm and the 
     float *kernel_gradient, *scale_gradient, *shift_gradient;
     float *mean, *inv_std, *factor;    /* of this batch, or the running ones in eval mode; factor = scale * inv_std */
     float *running_mean, *running_var;
+    float branch_factor, shortcut_factor;   /* of the two terms of a block's sum, on its second layer; 1 in training */
 } Layer;
 
-static int num_layers, batch_size, has_shortcut, num_pictures;
+static int num_layers, batch_size, has_shortcut, num_pictures, num_pixels;
 static Layer layers[MAX_DEPTH];
 static int num_parameters, num_decayed;                     /* the first `num_decayed` ones: kernels, linear weight */
 static float *parameters, *gradients, *momenta, *statistics;
@@ -116,7 +117,7 @@ static Taps taps_between(int position, int out_size) {
  * [out / 4][3][3][in][4]. `up` = 2 reads x as if zeros lay between its pixels. */
 static void convolve(const float *x, float *y, int in_size, int out_size, int in_channels, int out_channels,
                      int stride, int up) {
-    Taps taps[SIZE];
+    Taps taps[MAX_SIZE];
     for (int i = 0; i < out_size; i++) taps[i] = up == 2 ? taps_between(i, in_size) : taps_of(i, stride, in_size);
     long in_group = (long)in_size * in_size * in_channels * LANES;
     for (int group = 0; group < batch_size / LANES; group++, x += in_group)
@@ -272,23 +273,25 @@ INLINE float4 normalise(const Layer *l, int channel, float4 z) {
     return (z - all(l->mean[channel])) * all(l->factor[channel]) + all(l->shift[channel]);
 }
 
-/* output = relu(norm(convolved) + shortcut of the block's input): option A takes every stride-th pixel, and zeros for
- * the channels that are new. `first` is the block's first layer, 0 where nothing is added. */
+/* output = relu(norm(convolved) + shortcut of the block's input), each times its factor: option A takes every
+ * stride-th pixel, and zeros for the channels that are new. `first` is the block's first layer, 0 where nothing is
+ * added. */
 static void activate(const Layer *l, const Layer *first) {
     int size = l->out_size, shared = first ? first->in_channels : 0;
     const float *z = l->convolved, *x = 0;
     float *y = l->output;
+    float4 branch = all(l->branch_factor), shortcut = all(l->shortcut_factor);
     for (int i = 0; i < batch_size / LANES * size * size; i++) {
         int group = i / (size * size), row = i / size % size, column = i % size, channel = 0;
         if (first) x = first->input + ((group * first->in_size + row * first->stride) * first->in_size
                                        + column * first->stride) * shared * LANES;
         for (; channel < shared; channel++, z += LANES, y += LANES, x += LANES) {
-            store(y, relu(normalise(l, channel, load(z)) + load(x)));
-            store(y + 4, relu(normalise(l, channel, load(z + 4)) + load(x + 4)));
+            store(y, relu(branch * normalise(l, channel, load(z)) + shortcut * load(x)));
+            store(y + 4, relu(branch * normalise(l, channel, load(z + 4)) + shortcut * load(x + 4)));
         }
         for (; channel < l->out_channels; channel++, z += LANES, y += LANES) {
-            store(y, relu(normalise(l, channel, load(z))));
-            store(y + 4, relu(normalise(l, channel, load(z + 4))));
+            store(y, relu(branch * normalise(l, channel, load(z))));
+            store(y + 4, relu(branch * normalise(l, channel, load(z + 4))));
         }
     }
 }
@@ -436,8 +439,8 @@ static void head_gradient(const Layer *last, float *to) {
 /* ---- what the page calls ---- */
 
 /* Channels, strides and sizes: a stem, then three stages of `blocks` blocks of two layers. Returns all channels. */
-static int set_shapes(int width, int blocks) {
-    int channels = 0, size = SIZE;
+static int set_shapes(int size, int width, int blocks) {
+    int channels = 0;
     for (int i = 0; i < num_layers; i++) {
         Layer *l = &layers[i];
         int stage = i ? (i - 1) / (2 * blocks) : 0, changes = i > 1 && (i - 1) % (2 * blocks) == 0;
@@ -446,6 +449,7 @@ static int set_shapes(int width, int blocks) {
         l->stride = changes ? 2 : 1;
         l->in_size = size;
         l->out_size = size = (size - 1) / l->stride + 1;
+        l->branch_factor = l->shortcut_factor = 1;
         channels += l->out_channels;
     }
     return channels;
@@ -471,30 +475,32 @@ static void place_layers(long kernel, long norm, int channels) {
     }
 }
 
-/* Lay out a net of 6n+2 layers, with option A's shortcut or none, and room for `count` pictures. Returns the bytes of
- * memory in use, or 0 where an argument is not allowed or the memory is not to be had. */
-EXPORT unsigned long build(int depth, int width, int batch, int shortcut, int count) {
+/* Lay out a net of 6n+2 layers, with option A's shortcut or none, and room for `count` pictures of 14x14 or 28x28
+ * pixels. Returns the bytes of memory in use, or 0 where an argument is not allowed or the memory is not to be had. */
+EXPORT unsigned long build(int depth, int width, int batch, int shortcut, int count, int size) {
     if (depth < 8 || depth > MAX_DEPTH || (depth - 2) % 6 || (width != 8 && width != 16)) return 0;
+    if (size != MAX_SIZE && size != MAX_SIZE / 2) return 0;
     if (batch < LANES || batch % LANES || count < batch || count % batch) return 0;
     heap_top = ((unsigned long)&__heap_base + 63) & ~63ul;
     out_of_memory = 0;
     num_layers = depth - 1, batch_size = batch, has_shortcut = shortcut != 0, num_pictures = count;
-    pictures = allocate((long)count * PIXELS), labels = allocate(count);
+    num_pixels = size * size;
+    pictures = allocate((long)count * num_pixels), labels = allocate(count);
     order = allocate(count * sizeof(int)), batch_labels = allocate(batch * sizeof(int));
 
-    int channels = set_shapes(width, (depth - 2) / 6), last = 4 * width, largest = 9 * last * last, kernels = 0;
+    int channels = set_shapes(size, width, (depth - 2) / 6), last = 4 * width, largest = 9 * last * last, kernels = 0;
     for (int i = 0; i < num_layers; i++) kernels += 9 * layers[i].in_channels * layers[i].out_channels;
     num_decayed = kernels + CLASSES * last;
     num_parameters = num_decayed + 2 * channels + CLASSES;
     parameters = floats(num_parameters), gradients = floats(num_parameters), momenta = floats(num_parameters);
     statistics = floats(2 * channels);
-    input = floats((long)batch * PIXELS);
+    input = floats((long)batch * num_pixels);
     place_layers(0, num_decayed, channels);
     linear_weight = parameters + kernels, linear_weight_gradient = gradients + kernels;
     linear_bias = parameters + num_parameters - CLASSES, linear_bias_gradient = gradients + num_parameters - CLASSES;
     pooled = floats((long)batch * last), pooled_gradient = floats((long)batch * last);
     logits = floats((long)batch * CLASSES);
-    for (int i = 0; i < 3; i++) map_gradient[i] = floats((long)batch * PIXELS * width);
+    for (int i = 0; i < 3; i++) map_gradient[i] = floats((long)batch * num_pixels * width);
     packed = floats(largest > batch * CLASSES ? largest : batch * CLASSES);
     sums = allocate(largest * sizeof(float4));
     return out_of_memory ? 0 : heap_top;
@@ -537,9 +543,9 @@ EXPORT void shuffle(uint32 seed, uint32 epoch) {
 EXPORT void take(int first, int in_turn) {
     for (int i = 0; i < batch_size; i++) {
         int which = in_turn ? first + i : order[first + i];
-        const unsigned char *from = pictures + (long)which * PIXELS;
-        float *to = input + (long)(i / LANES) * PIXELS * LANES + i % LANES;
-        for (int pixel = 0; pixel < PIXELS; pixel++) to[pixel * LANES] = (from[pixel] / 255.0f - 0.2860f) / 0.3530f;
+        const unsigned char *from = pictures + (long)which * num_pixels;
+        float *to = input + (long)(i / LANES) * num_pixels * LANES + i % LANES;
+        for (int pixel = 0; pixel < num_pixels; pixel++) to[pixel * LANES] = (from[pixel] / 255.0f - 0.2860f) / 0.3530f;
         batch_labels[i] = labels[which];
     }
 }
@@ -613,6 +619,16 @@ EXPORT double measure(void) {
 }
 
 EXPORT int errors(void) { return wrong_answers; }
+
+/* Multiply a block's branch and its shortcut (number 0 is the first block's) before they are summed. For a net that is
+ * asked, not trained: backward() takes both for 1. */
+EXPORT void scale_block(int block, float branch, float shortcut) {
+    Layer *last = &layers[2 * block + 2];
+    last->branch_factor = branch, last->shortcut_factor = shortcut;
+}
+
+/* Where the map lies that layer number `layer` (0 is the stem's) gave in the last forward(). */
+EXPORT float *map_at(int layer) { return layers[layer].output; }
 
 /* Where things lie. Parameters, gradients and momenta: all kernels, the linear weight, then scale and shift of each
  * layer, the linear bias. Statistics: running mean and variance of each layer. */
