@@ -76,3 +76,44 @@ def test_share_of_the_first_blocks_is_their_variances_ratio(script, shortcut):
         assert [row["branch"], row["stream"]] == pytest.approx(variances, rel=1e-4)
         assert row["share"] == pytest.approx(variances[0] / variances[1], rel=1e-4)
         X = block(X)
+
+
+def test_digits_are_parted_and_drawn_apart(script):
+    transfer = script("transfer")
+    X, y, test, choosing, pool = transfer.digits()
+    assert (X.shape, X.dtype, int(X.max())) == ((1797, 1, 28, 28), torch.uint8, 255)
+    assert torch.cat([test, choosing, pool.flatten()]).sort().values.equal(torch.arange(1797))
+    assert torch.bincount(y[choosing]).tolist() == [20] * 10
+    assert (y[pool] == torch.arange(10)[:, None]).all()
+    for examples in (1, 100):
+        train = transfer.drawn(examples, 3)
+        assert torch.bincount(y[train]).tolist() == [examples] * 10
+        assert len(train.unique()) == 10 * examples
+        assert torch.isin(train, pool.flatten()).all()
+        assert not torch.equal(train, transfer.drawn(examples, 4))
+        assert torch.equal(train, transfer.drawn(examples, 3))
+
+
+@pytest.mark.parametrize(("arm", "stays", "trains"), [
+    ("fine-tuned", [], ["conv1.weight", "bn1.weight", "bn1.running_mean", "fc.weight"]),
+    ("norm frozen", ["bn1.weight", "bn1.running_mean", "layer3.2.bn2.running_var"], ["conv1.weight", "fc.weight"])])
+def test_what_fine_tuning_changes(script, arm, stays, trains):
+    transfer, first = script("transfer"), script("transfer").net_of(arm, 0)
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    stored = d2l.stored("fashion_mnist_residual20").state_dict()
+    assert all(torch.equal(before[name], stored[name]) for name in stored if not name.startswith("fc"))
+    X, y, test, choosing, _ = transfer.digits()
+    data = d2l.FashionMNIST(X[test[:20]], y[test[:20]], X[choosing[:5]], y[choosing[:5]])
+    d2l.fit(first, data, 1, lr=0.01, batch_size=20, progress=False)
+    after = first.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in stays)
+    assert not any(torch.equal(before[name], after[name]) for name in trains)
+
+
+def test_untrained_nets_differ_by_seed_and_features_are_pooled_channels(script):
+    transfer = script("transfer")
+    assert [transfer.features(arm).shape for arm in ("pixels", "stage 1", "stage 2", "stage 3")] == [
+        (1797, 64), (1797, 16), (1797, 32), (1797, 64)]
+    net = d2l.stored("fashion_mnist_residual20")
+    answers = net.fc(transfer.features("stage 3")[:50])
+    torch.testing.assert_close(answers, net(d2l.data.normalise(transfer.digits()[0][:50])), rtol=1e-4, atol=1e-4)
