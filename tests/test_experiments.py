@@ -117,3 +117,67 @@ def test_untrained_nets_differ_by_seed_and_features_are_pooled_channels(script):
     net = d2l.stored("fashion_mnist_residual20")
     answers = net.fc(transfer.features("stage 3")[:50])
     torch.testing.assert_close(answers, net(d2l.data.normalise(transfer.digits()[0][:50])), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", ["block", "sqrt"])
+def test_a_step_that_keeps_less_has_the_same_loss_and_gradients(script, kept):
+    depth_cost = script("depth_cost")
+    torch.manual_seed(0)
+    net, X, y = d2l.small_resnet(14, width=4), torch.randn(8, 1, 14, 14), torch.arange(8)
+    found = []
+    for which in ("all", kept):
+        net.zero_grad()
+        loss = F.cross_entropy(depth_cost.forward(net, X, which), y)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in net.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_of_a_process_counts_what_it_holds_and_held(script):
+    fresh = script("_fresh")
+    fresh.forget_peak()
+    before = fresh.memory("VmHWM")
+    kept = torch.ones(2**22)                                        # 16 MiB
+    lost = torch.ones(2**24)                                        # 64 MiB
+    del lost
+    assert 75 < fresh.memory("VmHWM") - before < 90
+    fresh.forget_peak()
+    assert fresh.memory("VmHWM") - before < 30
+    assert kept.sum() == 2**22
+
+
+def test_counts_of_the_nets_of_latency_are_torchvisions(script):
+    counts = script("latency").counts
+    assert counts("resnet18") == {"parameters": 11_689_512, "multiply_adds": 1_814_073_344}
+    assert counts("resnet152")["parameters"] == 60_192_808
+
+
+def test_delta_start_copies_and_a_difference_of_nothing_is_the_enlargement(script):
+    super_resolution, X = script("super_resolution"), torch.rand(2, 1, 28, 28)
+    stack = super_resolution.Stack(5, "delta start")
+    for layer in stack.layers:
+        layer.weight.data = torch.nn.init.dirac_(torch.empty_like(layer.weight))
+    torch.testing.assert_close(stack(X), X)
+    assert super_resolution.readable(stack, X) == pytest.approx([1] * 5, abs=1e-4)
+    for arm in ("difference", "blocks"):
+        stack = super_resolution.Stack(8, arm)
+        stack.layers[-1].weight.data.zero_()
+        torch.testing.assert_close(stack(X), X)
+    plain, blocks = super_resolution.Stack(8, "difference"), super_resolution.Stack(8, "blocks")
+    assert [p.shape for p in plain.parameters()] == [p.shape for p in blocks.parameters()]
+    assert not torch.equal(blocks.hidden(X)[2], F.relu(blocks.layers[2](blocks.hidden(X)[1])))
+
+
+def test_linear_enlargement_finds_the_map_that_made_the_pictures(script):
+    linear = script("super_resolution").linear
+    small = torch.rand(20, 1, 14, 14)
+    big = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)    # of 3x3 small pixels
+    torch.testing.assert_close(linear(small, big, [small[:3]])[0], big[:3], rtol=1e-4, atol=1e-5)
+
+
+def test_nature_is_parted_by_picture(script):
+    train, choosing, test = script("super_resolution").sets("nature")
+    assert [part.shape for part in (train, choosing, test)] == [(10_000, 1, 28, 28)] + [(500, 1, 28, 28)] * 2
+    assert all(part.min() >= 0 and part.max() <= 1 for part in (train, choosing, test))
+    assert torch.cdist(test.flatten(1), choosing.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min() > 0
