@@ -87,10 +87,13 @@ def net_of(arm, seed):
 
 
 def trained_errors(arm, train, others, epochs, setting, precision, seed):
-    """The errors on `others` of a net that was trained on `train`: (X, y) each."""
+    """The errors on `others` of a net that was trained on `train`: (X, y) each; no numbers where it diverged."""
     net, data = net_of(arm, seed), d2l.FashionMNIST(*train, *others[0], tuple("0123456789"))
-    d2l.fit(net, data, epochs, lr=setting, batch_size=BATCH, seed=seed, precision=precision, progress=False)
-    return [d2l.evaluate(net, X, y, precision=precision)[1] for X, y in others]
+    try:
+        d2l.fit(net, data, epochs, lr=setting, batch_size=BATCH, seed=seed, precision=precision, progress=False)
+        return [d2l.evaluate(net, X, y, precision=precision)[1] for X, y in others]
+    except d2l.Diverged:
+        return [float("nan")] * len(others)
 
 
 def run(arm, examples, setting, precision, seed, few=False):
