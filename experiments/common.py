@@ -94,9 +94,10 @@ def arguments(name, workers):
 
 
 def main(name, configs, run, smoke_configs, data, smoke_options=None, after=None, workers=2, defaults=None):
-    """Run the grid of experiments/NAME.py on the images that `data` (full, size) names. `--smoke` runs `smoke_configs`
-    with the keywords `smoke_options`, on the bundled images. A `run` that takes a `folder` is told where results go
-    (None: to d2l_utils/recorded); `after(folder)` is called when the grid is complete; `defaults`: see run_grid."""
+    """Run the grid of experiments/NAME.py on the images that `data` (full, size) names; for other pictures `data` is
+    their SHA-256. `--smoke` runs `smoke_configs` with the keywords `smoke_options`, on the bundled images. A `run` that
+    takes a `folder` is told where results go (None: to d2l_utils/recorded); `after(folder)` is called when the grid is
+    complete; `defaults`: see run_grid."""
     options = arguments(name, workers)
     if options.smoke:
         torch.set_num_threads(1)                     # quick also where other programs keep the cores busy
@@ -105,7 +106,9 @@ def main(name, configs, run, smoke_configs, data, smoke_options=None, after=None
         configs = chosen(configs, options.only)
     if "folder" in inspect.signature(run).parameters:
         run = partial(run, folder=options.folder)
-    sha256 = images(full=data["full"] and not options.smoke, size=data["size"]).sha256()
+    sha256 = data
+    if not isinstance(data, str):
+        sha256 = images(full=data["full"] and not options.smoke, size=data["size"]).sha256()
     pool = nullcontext()
     if options.workers:
         context = multiprocessing.get_context("spawn")

@@ -8,15 +8,14 @@ keeps it). Repeats are `seed`; each goes through all.
 """
 
 import functools
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from _fresh import in_fresh_process
 from common import PRECISION, images, main
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -191,13 +190,6 @@ def resnet18_seconds(name, seed, size, batch, steps, precision):
     if name in STEPS:
         return step_seconds(name, size, batch, steps)
     return {"textbook": textbook_seconds, "torchvision": torchvision_seconds}[name](size, batch, steps)
-
-
-def in_fresh_process(function):
-    """What function() returns, computed in a process of its own with as many threads."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
-        return pool.submit(function).result()
 
 
 def run(measure, processor, seed, size=96, batch=256, steps=4, side=2048, small=(9984, 128), fresh=True):

@@ -23,8 +23,8 @@ from d2l_utils.book import grids, records
 from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"branch_share", "fashion_mnist", "identity", "strays", "textbook", "gradients",
-           "suspects", "batch_test", "without_shortcuts", "lesions", "probes", "landscape", "train_here"}   # incomplete
+PENDING = {"branch_share", "fashion_mnist", "identity", "strays", "textbook", "gradients", "suspects", "batch_test",
+           "without_shortcuts", "landscape", "latency", "depth_cost", "preactivation", "super_resolution"}   # incomplete
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if path.stem != "common")
 NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
 NBSP = "\N{NO-BREAK SPACE}"
