@@ -56,6 +56,14 @@ WRONG = {
     "05_training check_state": [
         (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
         (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "08_inside check_stale": [
+        ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
+    "08_inside check_paths": [
+        ((6, 2**26), "all paths"), ((64, 26), "all paths"), ((170, 2**26), "each of the three"),
+        ((64, 2**27), "what share")],
+    "08_inside check_better": [
+        (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
+        (([1, 6], 8), "only by")],
     "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
     "B_speed check_wide": [
         ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],
