@@ -56,6 +56,14 @@ WRONG = {
     "05_training check_state": [
         (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
         (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "08_inside check_stale": [
+        ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
+    "08_inside check_paths": [
+        ((6, 2**26), "all paths"), ((64, 26), "all paths"), ((170, 2**26), "each of the three"),
+        ((64, 2**27), "what share")],
+    "08_inside check_better": [
+        (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
+        (([1, 6], 8), "only by")],
     "10_pretrained check_frozen": [
         (("same", "same", "same", "other"), "no parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],

@@ -25,6 +25,7 @@ from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, s
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
 PENDING = {"branch_share", "fashion_mnist", "identity", "strays", "textbook", "gradients", "suspects", "batch_test",
            "without_shortcuts", "landscape", "latency", "depth_cost", "preactivation", "super_resolution"}   # incomplete
+PARTLY = {"mask", "exit_error", "likeness"}   # of some rows of a run: removed sets, what the head fits, no stem
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if path.stem != "common")
 NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
 NBSP = "\N{NO-BREAK SPACE}"
@@ -224,7 +225,8 @@ def test_numbers_of_a_committed_run_are_finite_or_it_is_said_to_have_diverged(na
     keys = records.keys_of(table)
     missing = numbers.drop(columns=keys, errors="ignore").isna().groupby([table[key] for key in keys]).any()
     whole = numbers.drop(columns=keys, errors="ignore").notna().groupby([table[key] for key in keys]).any()
-    assert not (missing & whole).drop(columns=[column for column in missing if column.startswith("test_error ")],
+    assert not (missing & whole).drop(columns=[column for column in missing
+                                               if column.startswith("test_error ") or column in PARTLY],
                                       errors="ignore").any().any()      # a column applies to a run or it does not
 
 

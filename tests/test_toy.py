@@ -12,8 +12,13 @@ import d2l_utils as d2l
 from d2l_utils.anatomy import layer_table
 
 module = importlib.import_module("d2l_utils.book.toy")
+NBSP = "\N{NO-BREAK SPACE}"
 NETS = [{"title": "net 1", "rows": [["conv1", "64x112", "64x112"], ["a<b", "64x56", "64x28"], ["fc", "10", "11"]],
          "reply": "A stride too many."}, {"title": "net 2", "rows": [["conv1", "1", "1"]], "reply": "It is ResNet-18."}]
+DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+LESIONS = {"classes": ["bag", "shirt", "coat"], "pictures": [[DOT, 0], [DOT, 1], [DOT, 2], [DOT, 1]], "each": 200,
+           "right": [[(mask * k) % 201 for k in (1, 3, 7)] for mask in range(512)],
+           "answers": [f"{mask % 3}{mask // 3 % 3}{mask // 9 % 3}1" for mask in range(512)]}
 
 
 @pytest.fixture
@@ -179,8 +184,57 @@ def test_the_first_wrong_row_is_found(play):
     assert page.locator("[data-net]").all_inner_texts() == ["net 1 ✓", "net 2 ✓"]
 
 
+def remove(page, mask):
+    """Take out the blocks of the mask, and no others."""
+    for i, button in enumerate(page.locator("[aria-label^=block]").all()):
+        if (button.get_attribute("aria-pressed") == "true") == bool(mask >> i & 1):
+            button.click()
+
+
+@pytest.mark.parametrize(("mask", "said"), [
+    (0, "All nine blocks"), (1, "Without block 1"), (256, "Without block 9"), (0b10100, "Without blocks 3 and 5"),
+    (0b100010010, "Without blocks 2, 5 and 9"), (0b11111110, "Without blocks 2, 3, 4, 5, 6, 7 and 8"),
+    (511, "No block at all")])
+def test_a_net_without_blocks_answers_as_was_measured(play, mask, said):
+    page, classes = play("lesions", LESIONS), LESIONS["classes"]
+    remove(page, mask)
+    right, answers = LESIONS["right"][mask], [int(answer) for answer in LESIONS["answers"][mask]]
+    labels = [label for _, label in LESIONS["pictures"]]
+    good = [answer == label for answer, label in zip(answers, labels, strict=True)]
+    share, rest = caption(page).removeprefix(f"{said}: ").split(NBSP)
+    assert float(share) == pytest.approx(100 * sum(right) / 600, abs=0.051)
+    assert rest == f"% of 600 test pictures right, and {sum(good)} of these 4."
+    assert page.locator("li span").all_inner_texts() == [
+        f"{'' if right else '✗ '}{classes[answer]}" for right, answer in zip(good, answers, strict=True)]
+    assert [item.get_attribute("class") == "toy-wrong" for item in page.locator("li").all()] == [not ok for ok in good]
+    assert [image.get_attribute("alt") for image in page.locator("img").all()] == [
+        f"picture: {classes[label]}" for label in labels]
+    rows = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
+    assert [name for name, _ in rows] == classes
+    for (_, recall), n in zip(rows, right, strict=True):
+        assert float(recall.removesuffix(f"{NBSP}%")) == pytest.approx(n / 2, abs=0.51)
+
+
+def test_blocks_are_removed_and_put_back_by_keyboard(play):
+    page = play("lesions", LESIONS)
+    first, back = page.get_by_label("block 1"), page.get_by_text("all in")
+    whole = caption(page)
+    assert back.is_disabled()
+    first.focus()
+    page.keyboard.press("Space")
+    assert first.get_attribute("aria-pressed") == "false"
+    assert caption(page).startswith("Without block 1:")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert caption(page).startswith("Without blocks 1 and 2:")
+    back.focus()
+    page.keyboard.press("Enter")
+    assert caption(page) == whole
+    assert first.evaluate("e => e === document.activeElement"), "the focus is not lost with the button"
+
+
 @pytest.mark.parametrize(("name", "data"), [("descent", {"steps": 60, "lr": 0.08}), ("block", {}),
-                                            ("first_wrong_row", {"nets": NETS})])
+                                            ("first_wrong_row", {"nets": NETS}), ("lesions", LESIONS)])
 def test_every_toy_fits_a_phone_and_is_accessible(play, name, data):
     page = play(name, data, viewport={"width": 320, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -196,5 +250,5 @@ def test_without_javascript_a_toy_says_so(play):
 
 
 def test_another_name_is_refused():
-    with pytest.raises(ValueError, match=r"name must be one of \['block', 'descent', 'first_wrong_row'\], got 'ball'"):
+    with pytest.raises(ValueError, match=r"name must be one of \['block', 'descent', .*'lesions'\], got 'ball'"):
         d2l.toy("ball", "Play.")
