@@ -205,8 +205,8 @@ def test_in_forced_colours_the_pressed_button_differs_and_ink_is_the_readers(vis
 
 
 def test_a_dark_page_is_printed_on_white(visit):
-    code = """<div class="bd-content"><div class="highlight"><pre style="color: #eee"><span style="color: #ffd900">1</span>
-        </pre></div></div>"""
+    code = """<div class="bd-content"><div class="highlight"><pre style="color: #eee">
+        <span style="color: #ffd900">1</span></pre></div></div>"""
     page = visit(figures() + code, color_scheme="dark")
     page.emulate_media(media="print")
     for name, least in {"svg text": 4.5, "svg path[style*='stroke: var(--ink-0072b2']": 3}.items():
