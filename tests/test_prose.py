@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from torch import nn
+from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
@@ -21,6 +22,8 @@ SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", 
 PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
+    "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
+                      "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -126,6 +129,19 @@ def chapter_05():
     ]
 
 
+def chapter_10():
+    full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A' and seed == 0")
+    arithmetic = [getattr(models, f"ResNet{depth}_Weights").IMAGENET1K_V1.meta["_ops"] for depth in (18, 152)]
+    right = {name: getattr(models, f"ResNet{name[:-3]}_Weights")[f"IMAGENET1K_{name[-2:]}"].meta["_metrics"][
+        "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
+    return [
+        ("which gets {:.1f} % of the", [100 * (1 - full.test_error[full.epoch == full.epoch.max()].item())]),
+        ("yes: {:.1f} times the multi", [arithmetic[1] / arithmetic[0]]),
+        ("{:.1f} times the arithmetic buys {:.1f} points",
+         [arithmetic[1] / arithmetic[0], right["152 V1"] - right["18 V1"]]),
+        ("A better recipe for the same ResNet-50 buys {:.1f}", [right["50 V2"] - right["50 V1"]])]
+
+
 def appendix_a():
     recipes = d2l.by_seed(record("degradation_rate").query("epoch == 10"), "train_error", "recipe", depth=56, lr=0.1,
                           shortcut="none")
@@ -170,7 +186,7 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
