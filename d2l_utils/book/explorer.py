@@ -144,7 +144,8 @@ def folded(table):
     if table is None:
         return ""
     rows = table.to_html(border=0, float_format="{:.4g}".format, na_rep="")
-    return f'<details class="data-table"><summary>The numbers as a table</summary><div>{rows}</div></details>'
+    return ('<details class="data-table"><summary>The numbers as a table</summary>'
+            f'<div tabindex="0">{rows}</div></details>')
 
 
 def control(name, axis, options, index):
