@@ -153,7 +153,7 @@ def test_every_control_moves_picture_and_caption(page):
         assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True, False], control
 
 
-def test_quizzes_answer_and_toys_can_be_played_with(page):
+def test_quizzes_answer_toys_can_be_played_with_and_the_trainer_is_able(page):
     for name in page.run("() => [...document.querySelectorAll('form.quiz')].map((form) => form.id)"):
         page.run("""(name) => document.getElementById(name).querySelectorAll("fieldset :first-child > [type=radio]")
             .forEach((input) => input.click())""", name)
@@ -163,6 +163,7 @@ def test_quizzes_answer_and_toys_can_be_played_with(page):
         before = texts(page, f"#{name} figcaption")
         page.click(f"#{name} .toy-body button")
         assert texts(page, f"#{name} figcaption") != before
+    assert not page.run("() => [...document.querySelectorAll('figure.trainer')].some((lab) => lab.hidden)")
 
 
 def test_narrow_and_wide_nothing_lies_past_the_edge(page):
