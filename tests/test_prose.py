@@ -22,6 +22,7 @@ SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", 
 PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
+    "08_inside": ["factors of 0.9 make 0.06"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
@@ -129,6 +130,45 @@ def chapter_05():
     ]
 
 
+def chapter_08():
+    table = record("lesions")
+    nets = {name: rows for name, rows in table.groupby("net")}
+
+    def right(net, kind="removed", statistics="kept"):
+        rows = nets[net][(nets[net].kind == kind) & (nets[net].statistics == statistics)]
+        return 100 * (1 - rows.set_index("which").test_error)
+
+    def whole(net):
+        rows = nets[net]
+        return 100 * (1 - rows[rows.which == "whole"].test_error.item())
+
+    residual, plain, deep = "stored residual-20", "stored plain-20", "residual-56"
+    sets = nets[residual].query("kind == 'subset'")
+    by_number = 100 * (1 - sets.test_error.groupby(sets["mask"].astype(int).map(int.bit_count)).mean())
+    pairs = nets[deep][nets[deep].which.str.count(r"\+") == 1]
+    costs = {statistics: whole(deep) - right(deep, "removed", statistics) for statistics in ("kept", "estimated")}
+    halved, tenth = (right(net, "scaled", "estimated")[factor] for net, factor in [(residual, "0.5"), (deep, "0.9")])
+    renewed, swapped = right(residual, "removed", "estimated"), right(residual, "swapped", "estimated")
+    return [
+        ("and gets {:.1f} % of 10,000 test pictures right", [whole(residual)]),
+        ("Without its first block the net gets {:.0f} % right", [right(residual)["0.0"]]),
+        ("Without its ninth it gets {:.0f} %", [right(residual)["2.2"]]),
+        ("which gets as many pictures right: {:.1f} %", [whole(plain)]),
+        ("the plain net falls to {:.0f} %, and no block leaves more than {:.0f} %",
+         [right(plain).mean(), right(plain).max()]),
+        ("any block can go, and {:.0f} to {:.0f} % of the answers stay right", [renewed.min(), renewed.max()]),
+        ("neighbours can change places, and {:.0f} to {:.0f} % do", [swapped.min(), swapped.max()]),
+        ("it comes back half-way, to {:.0f} and {:.0f} %", right(plain, "removed", "estimated").iloc[:2]),
+        ("to {:.0f} % with new ones", [halved]),
+        ("and leave {:.0f} and {:.0f} %", [right(deep, "scaled")["0.9"], tenth]),
+        ("two blocks fewer leave {:.0f} % on average", [100 * (1 - pairs.test_error.mean())]),
+        ("Two blocks fewer leave {:.0f} % on average, three {:.0f} %", by_number[[2, 3]]),
+        ("in residual-56 the first costs {:.0f} points and the last {:.1f} (with new averages {:.1f} and {:.1f})",
+         [cost.iloc[i] for cost in costs.values() for i in (0, -1)]),
+        ("Without its first block the stored residual net gets {:.0f} % right, without its ninth {:.0f} %",
+         right(residual)[["0.0", "2.2"]])]
+
+
 def chapter_10():
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A' and seed == 0")
     arithmetic = [getattr(models, f"ResNet{depth}_Weights").IMAGENET1K_V1.meta["_ops"] for depth in (18, 152)]
@@ -186,7 +226,7 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
