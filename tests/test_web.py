@@ -51,6 +51,7 @@ ROUNDING = 2.0**-23                     # float32's own: no deviation is asked t
 CLEAR = {"A": 4e-6, None: 1e-5}         # how far from 0 every ReLU's argument must stay
 DATA, LARGE = (d2l.fashion_mnist(size=size, device="cpu") for size in (14, 28))
 STORED = d2l.stored("fashion_mnist_residual20")
+BLOCKS = {name: f"block {i}" for i, name in enumerate(blocks_of(STORED), 1)}
 
 
 # ---- the module and its source ----
@@ -94,7 +95,7 @@ def test_the_weights_are_the_stored_nets_in_16_bits_and_the_controls_name_what_t
     labels = [label.get_text(strip=True) for label in soup.select("label")]
     assert [item.get_text(strip=True) for item in soup.select("li")] == [*LARGE.classes]
     assert labels[:8] == [*LARGE.classes[10 - build.SHOWN:], "yours"]
-    assert labels[9:] == [*blocks_of(STORED)]
+    assert labels[9:] == [*BLOCKS.values()]
 
 
 # ---- net.c against PyTorch ----
@@ -767,7 +768,7 @@ def test_the_net_in_hand_answers_as_torch_does(visit, in_hand, folder):
     for off, factor in changes:
         page.get_by_role("button", name="Whole net").click()
         for block in off:
-            page.get_by_label(block).uncheck()
+            page.get_by_label(BLOCKS[block]).uncheck()
         page.get_by_label("every shortcut").fill(str(factor))
         for i in range(build.SHOWN):
             names.nth(i).click()
@@ -776,7 +777,7 @@ def test_the_net_in_hand_answers_as_torch_does(visit, in_hand, folder):
             assert shares == pytest.approx(exact.tolist(), abs=0.004)
             answer = LARGE.classes[exact.argmax()]
             assert page.locator("#hands").get_attribute("data-answer") == answer
-            without = f"without {', '.join(off)}" if off else "all blocks"
+            without = f"without {', '.join(BLOCKS[name] for name in off)}" if off else "all blocks"
             assert re.fullmatch(rf"{answer}, [\d.]+% \({without}, {SHORTCUTS} {factor}\)", told)
             right = answer == LARGE.classes[3 + i]
             assert names.nth(i).locator("b").text_content() == ("right" if right else f"→ {answer}")
@@ -840,14 +841,14 @@ def test_the_net_is_in_hand_by_keyboard_and_the_answer_is_said_when_the_hand_res
     assert (drawn[1:15, 18:20] >= 200).all()
     page.get_by_role("radio", name="ankle boot", exact=False).first.focus()
     page.keyboard.press("ArrowLeft")                                    # the picture before it
-    page.get_by_label("layer3.1").focus()
+    page.get_by_label(BLOCKS["layer3.1"]).focus()
     page.keyboard.press("Space")
     page.get_by_label("every shortcut").focus()
     page.evaluate("""() => { globalThis.said = 0; new MutationObserver(() => { said += 1; }).observe(
         document.querySelector(".hands-status"), {childList: true, characterData: true, subtree: true}); }""")
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.locator(".hands-status", has_text=f"without layer3.1, {SHORTCUTS} 1.15)").wait_for()
+    page.locator(".hands-status", has_text=f"without block 8, {SHORTCUTS} 1.15)").wait_for()
     assert page.evaluate("said") <= 3
     shares, _ = answered(page)
     exact = ask(STORED, torch.from_numpy(build.shown(LARGE)[5:6]), ["layer3.1"], 1.15)[0]
@@ -859,7 +860,7 @@ def test_the_net_in_hand_is_accessible_and_fits_a_phone(in_hand, width, dark):
     page = in_hand(viewport={"width": width, "height": 800})
     if dark:
         darken(page)
-    page.get_by_label("layer1.0").uncheck()                             # some answers are wrong now, and shown so
+    page.get_by_label(BLOCKS["layer1.0"]).uncheck()                             # some answers are wrong now, and shown so
     answered(page)
     assert page.locator(".hands-wrong").count() > 0
     assert Axe().run(page).response["violations"] == []
