@@ -860,7 +860,7 @@ def test_the_net_in_hand_is_accessible_and_fits_a_phone(in_hand, width, dark):
     page = in_hand(viewport={"width": width, "height": 800})
     if dark:
         darken(page)
-    page.get_by_label(BLOCKS["layer1.0"]).uncheck()                             # some answers are wrong now, and shown so
+    page.get_by_label(BLOCKS["layer1.0"]).uncheck()                      # some answers are wrong now, and shown so
     answered(page)
     assert page.locator(".hands-wrong").count() > 0
     assert Axe().run(page).response["violations"] == []
