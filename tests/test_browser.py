@@ -126,6 +126,7 @@ def page(opened):
     yield opened
     opened.set_viewport_size({"width": 1280, "height": 900})
     opened.emulate_media(color_scheme="light", media="screen")
+    opened.wait_for_function("document.documentElement.dataset.theme === 'light'")
     assert opened.wrong == []
 
 
