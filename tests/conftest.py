@@ -173,11 +173,11 @@ def open_page(browser, tmp_path):
 
 
 def axe(page):
-    """What axe finds on a page with all its folds open: (rule, HTML) of each."""
+    """What axe finds on a page with all its folds open: (rule, HTML, what is wrong) of each."""
     from axe_playwright_python.sync_playwright import Axe
-    page.add_style_tag(content="*, ::before, ::after { transition: none !important; }")      # colours that are there
+    page.add_style_tag(content="*, ::before, ::after { animation: none !important; transition: none !important; }")
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
     options = {"preload": False, "resultTypes": ["violations"]}               # a third of the time of all results
     found = Axe().run(page, options=options).response["violations"]
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = false; })")
-    return [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"]]
+    return [(rule["id"], node["html"][:200], node.get("failureSummary")) for rule in found for node in rule["nodes"]]
