@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 BUILD := $(ONE_THREAD) D2L_JOBS=$(JOBS) $(BIN)/jupyter-book build . -W -n --keep-going
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --durations 10
 SIDE_BY_SIDE := -n $(JOBS) --dist loadscope
-SLOW := build book browser packaging page predict toy web
+SLOW := back_matter build book browser packaging page predict toy web
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book serve check test lint notebooks experiments bench address web clean
