@@ -130,16 +130,12 @@ def add_live_figures(app, pagename, templatename, context, doctree):
 
 
 def copy_live_figures(app, exception):
-    """What those pages load: scripts, without comments and indents, styles, and the pictures and weights that their
-    buttons fetch."""
+    """What those pages load: scripts and styles, and the pictures and weights that their buttons fetch."""
     web, folder = Path(app.srcdir) / "web", Path(app.outdir) / "trainer"
     if exception is None and app.builder.name == "html" and web.is_dir():
         folder.mkdir(exist_ok=True)
-        for file in (*web.glob("*.css"), web / "pictures.js", web / "residual20.js"):
+        for file in (*web.glob("*.css"), *web.glob("*.js")):
             shutil.copy(file, folder)
-        for name in ("trainer.js", "hands.js"):
-            text = re.sub(r"^ +|^//.*\n", "", (web / name).read_text(encoding="utf-8"), flags=re.M)
-            (folder / name).write_text(text, encoding="utf-8")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):

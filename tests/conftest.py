@@ -172,6 +172,16 @@ def open_page(browser, tmp_path):
     assert not wrong
 
 
+@pytest.fixture
+def shown(monkeypatch):
+    """What the book's modules display, in order."""
+    seen = []
+    for name in [name for name in sys.modules if name.startswith("d2l_utils.book.")]:
+        if hasattr(sys.modules[name], "display"):
+            monkeypatch.setattr(sys.modules[name], "display", seen.append)
+    return seen
+
+
 def axe(page):
     """What axe finds on a page with all its folds open: (rule, HTML, what is wrong) of each."""
     from axe_playwright_python.sync_playwright import Axe

@@ -28,14 +28,6 @@ AXES = {"depth": [8, 20, 32, 56], "shortcut": ["none", "identity"]}
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, in order."""
-    seen = []
-    monkeypatch.setattr(explorer, "display", seen.append)
-    return seen
-
-
-@pytest.fixture
 def book(monkeypatch):
     monkeypatch.setenv("D2L_BOOK", "1")
     monkeypatch.setenv("D2L_COLAB", "https://colab.example/main/")

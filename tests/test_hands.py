@@ -6,18 +6,9 @@ import torch
 from bs4 import BeautifulSoup
 
 import d2l_utils as d2l
-from d2l_utils.book import explorer, hands
+from d2l_utils.book import hands
 from d2l_utils.data import normalise
 from d2l_utils.probes import blocks_of, lesion
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, in order."""
-    seen = []
-    for module in (explorer, hands):
-        monkeypatch.setattr(module, "display", seen.append)
-    return seen
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,9 @@ from matplotlib.figure import Figure
 
 import d2l_utils as d2l
 from d2l_utils import plots
-from d2l_utils.book import explorer, lab
+from d2l_utils.book import lab
 
 PATIENCE = 200          # seconds: importing torch in a new process takes long on a busy machine
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, in order."""
-    seen = []
-    for module in (explorer, lab):
-        monkeypatch.setattr(module, "display", seen.append)
-    return seen
 
 
 def little(n=64):

@@ -23,15 +23,6 @@ DEPTHS, PLAIN, RESIDUAL = [8, 20, 56], [6, 5, 20], [6, 4, 2]
 REFUSED = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What is displayed, in order."""
-    seen = []
-    for module in (predict, explorer):
-        monkeypatch.setattr(module, "display", seen.append)
-    return seen
-
-
 def data_of(html):
     return json.loads(re.search(r"<script[^>]*>(.*)</script>", html)[1])
 

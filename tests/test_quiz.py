@@ -27,13 +27,6 @@ def check_tie(answer):
 FIELDS = {"depth": [4, 20], "t": [0, 0.5, 1]}
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    seen = []
-    monkeypatch.setattr(predict, "display", seen.append)
-    return seen
-
-
 def replies(html):
     return json.loads(re.search(r"<script[^>]*>(.*)</script>", html)[1])
 

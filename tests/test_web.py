@@ -25,13 +25,13 @@ from types import SimpleNamespace
 
 import book
 import numpy as np
+import pages
 import pytest
 import torch
 import torch.nn.functional as F
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from conftest import ROOT
-from test_records import PENDING
 from torch.overrides import TorchFunctionMode
 
 import d2l_utils as d2l
@@ -440,13 +440,13 @@ def test_the_rate_is_fits():
 # ---- trainer.js in Chromium ----
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Trainer</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="trainer/trainer.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="book.css"><link rel="stylesheet" href="trainer/trainer.css">
 <meta name="viewport" content="width=device-width">
 <script src="trainer/trainer.js"></script></head><body><main><h1>Trainer</h1><div id="recorded">recorded</div>
 <figure class="trainer" id="lab" hidden><script type="application/json">{record}</script>{controls}</figure>
 <figure class="trainer" id="second" hidden>{controls}</figure></main></body></html>"""
 HANDS = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Hands</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="trainer/hands.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="book.css"><link rel="stylesheet" href="trainer/hands.css">
 <meta name="viewport" content="width=device-width"><script src="trainer/trainer.js"></script>
 <script src="trainer/hands.js"></script></head><body><main><h1>Hands</h1>
 <figure class="hands" id="hands"><p>It needs JavaScript.</p>{controls}</figure></main></body></html>"""
@@ -455,8 +455,11 @@ POLICY = "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
 
 
 def copied_to(folder):
-    """The live figures' files as the extension copies them, in folder/trainer."""
-    book.copy_live_figures(SimpleNamespace(srcdir=ROOT, outdir=folder, builder=SimpleNamespace(name="html")), None)
+    """The live figures' files as the extensions bring them, in folder/trainer, and the book's style beside it."""
+    app = SimpleNamespace(srcdir=ROOT, outdir=folder, builder=SimpleNamespace(name="html"))
+    book.copy_live_figures(app, None)
+    pages.shorten_scripts(app, None)
+    shutil.copy(ROOT / "_static" / "book.css", folder)
     return folder / "trainer"
 
 
@@ -945,8 +948,6 @@ def test_the_page_the_record_and_the_extension_speak_of_the_same_runs():
 
 @pytest.fixture
 def record():
-    if "train_here" in PENDING:
-        pytest.skip("train_here is still being recorded")
     return d2l.recorded("train_here")
 
 
