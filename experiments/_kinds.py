@@ -221,15 +221,15 @@ def best_rate(name, kind, first, default=None):
 
 
 def plan(table, kinds, seeds):
-    """The runs that belong to a record of which `table` is there: every kind at its rates on seed 0, and at the best of
-    them, once it is known, on `seeds` (a tuple, or a dict by kind)."""
+    """The runs that belong to a record of which `table` is there, by seed: every kind at its rates on seed 0, and at
+    the best of them, once it is known, on `seeds` (a tuple, or a dict by kind)."""
     configs = []
     for name, kind in kinds.items():
         tried, best = rates(kind.rates, final_errors(table, name))
         seeded = seeds[name] if isinstance(seeds, dict) else seeds
         for rate, seed in [(rate, 0) for rate in tried] + [(best, seed) for seed in seeded if best is not None]:
             configs.append({"kind": name, "rate": rate, "epochs": EPOCHS, "precision": PRECISION, "seed": seed})
-    return configs
+    return sorted(configs, key=lambda config: config["seed"])
 
 
 def race(name, configs, run, smoke_configs, data, smoke_options):

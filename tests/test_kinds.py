@@ -52,7 +52,8 @@ def test_a_race_asks_for_seed_0_first_and_for_the_others_at_the_best_rate(tmp_pa
         table = d2l.run_grid("suspects", asked, run, folder=tmp_path)
     chosen = table[table.seed > 0].groupby("kind").rate.unique()
     assert {kind: list(rates) for kind, rates in chosen.items()} == {kind: [rate] for kind, rate in best.items()}
-    assert table[table.seed > 0].groupby("kind").seed.unique().map(list).tolist() == [[1, 2, 3, 4, 5]] * 13
+    assert table[table.seed > 0].groupby("kind").seed.unique().map(tuple).to_dict() == suspects.SEEDS
+    assert [config["seed"] for config in asked] == sorted(config["seed"] for config in asked)
     assert sorted(table[(table.kind == "plain") & (table.seed == 0)].rate.unique()) == [0.001, 0.003, 0.01, 0.03, 0.1]
 
 
