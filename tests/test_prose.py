@@ -180,11 +180,17 @@ def chapter_08():
 
 
 def chapter_10():
+    runs = record("transfer").fillna({"choosing_error": 0.9, "test_error": 0.9})
+    runs = runs.groupby(["arm", "examples", "setting"])[["choosing_error", "test_error"]].mean()
+    errors = runs.loc[runs.groupby(["arm", "examples"]).choosing_error.idxmin()].droplevel("setting").test_error
+    lead = [100 * (errors["scratch", n] - errors["fine-tuned", n]) for n in (5, 100)]
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A' and seed == 0")
     arithmetic = [getattr(models, f"ResNet{depth}_Weights").IMAGENET1K_V1.meta["_ops"] for depth in (18, 152)]
     right = {name: getattr(models, f"ResNet{name[:-3]}_Weights")[f"IMAGENET1K_{name[-2:]}"].meta["_metrics"][
         "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
     return [
+        ("With five of each it is {:.0f} points", lead[:1]),
+        ("with a hundred {} a point", ["half" if 0.3 < lead[1] < 0.7 else lead[1]]),
         ("which gets {:.1f} % of the", [100 * (1 - full.test_error[full.epoch == full.epoch.max()].item())]),
         ("yes: {:.1f} times the multi", [arithmetic[1] / arithmetic[0]]),
         ("{:.1f} times the arithmetic buys {:.1f} points",
