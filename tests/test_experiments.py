@@ -194,3 +194,21 @@ def test_nature_is_parted_by_picture(script):
     assert [part.shape for part in (train, choosing, test)] == [(10_000, 1, 28, 28)] + [(500, 1, 28, 28)] * 2
     assert all(part.min() >= 0 and part.max() <= 1 for part in (train, choosing, test))
     assert torch.cdist(test.flatten(1), choosing.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min() > 0
+
+
+def test_orders_are_compared_at_their_best_rate(script, tmp_path):
+    preactivation = script("preactivation")
+    best = {(depth, width, order): rates[order == "original"] for depth, width in preactivation.SIZES
+            for order in preactivation.ORDERS for rates in [preactivation.RATES[width]]}
+
+    def run(depth, width, order, lr, precision, seed):
+        if order == "pre-activation" and lr != best[depth, width, order]:
+            raise FloatingPointError
+        return [{"epoch": 1, "val_error": abs(lr - best[depth, width, order])}]
+
+    table, asked = (), []
+    while asked != (asked := preactivation.configs(table)):
+        table = d2l.run_grid("orders", asked, run, folder=tmp_path)
+    later = table[table.seed > 0].groupby(["depth", "width", "order"])
+    assert {net: list(rates) for net, rates in later.lr.unique().items()} == {net: [lr] for net, lr in best.items()}
+    assert later.seed.unique().map(list).tolist() == [[1, 2]] * 15
