@@ -196,19 +196,23 @@ def test_nature_is_parted_by_picture(script):
     assert torch.cdist(test.flatten(1), choosing.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min() > 0
 
 
-def test_orders_are_compared_at_their_best_rate(script, tmp_path):
-    preactivation = script("preactivation")
-    best = {(depth, width, order): rates[order == "original"] for depth, width in preactivation.SIZES
-            for order in preactivation.ORDERS for rates in [preactivation.RATES[width]]}
+@pytest.mark.parametrize(("name", "score", "later"), [("preactivation", "val_error", 30),
+                                                      ("super_resolution", "choosing_psnr", 4 * 19 + 2 * 6)])
+def test_other_seeds_run_at_the_rate_that_seed_0_found_best(script, tmp_path, name, score, later):
+    module = script(name)
+    sign = {"val_error": 1, "choosing_psnr": -1}[score]
 
-    def run(depth, width, order, lr, precision, seed):
-        if order == "pre-activation" and lr != best[depth, width, order]:
+    def best(config):
+        return sorted({net["lr"] for net in module.configs(()) if net["depth"] == config["depth"]})[:2][-1]
+
+    def run(**config):
+        if config["lr"] > best(config):
             raise FloatingPointError
-        return [{"epoch": 1, "val_error": abs(lr - best[depth, width, order])}]
+        return [{"epoch": 1, score: 0.0}, {"epoch": 2, score: sign * abs(config["lr"] - best(config))}]
 
     table, asked = (), []
-    while asked != (asked := preactivation.configs(table)):
-        table = d2l.run_grid("orders", asked, run, folder=tmp_path)
-    later = table[table.seed > 0].groupby(["depth", "width", "order"])
-    assert {net: list(rates) for net, rates in later.lr.unique().items()} == {net: [lr] for net, lr in best.items()}
-    assert later.seed.unique().map(list).tolist() == [[1, 2]] * 15
+    while asked != (asked := module.configs(table)):
+        table = d2l.run_grid(name, asked, run, folder=tmp_path)
+    ended = [config for config in asked if config["seed"]]
+    assert len(ended) == later
+    assert all(config["lr"] == best(config) for config in ended)
