@@ -56,6 +56,13 @@ WRONG = {
     "05_training check_state": [
         (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
         (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "06_gradients check_scaled": [
+        ((10, 0.1, 0.01), "divide by"), ((1, 10, 1), "must each move"), ((1, 1, 0.1), "direction only"),
+        ((1, 0.1, 0.1), "shorter gradient")],
+    "06_gradients check_length": [
+        (3.5, "not along"), (0.5, "not against"), (2.0, "step's length"), (1.5, "how long is the step")],
+    "06_gradients check_spoiler": [
+        ("low-bad", "predicts"), ("high-good", "predicts"), ("later", "about the start"), ("both", "one of the four")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [
