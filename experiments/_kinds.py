@@ -2,6 +2,7 @@
 gets the rate that suits it."""
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -230,6 +231,20 @@ def plan(table, kinds, seeds):
         for rate, seed in [(rate, 0) for rate in tried] + [(best, seed) for seed in seeded if best is not None]:
             configs.append({"kind": name, "rate": rate, "epochs": EPOCHS, "precision": PRECISION, "seed": seed})
     return sorted(configs, key=lambda config: config["seed"])
+
+
+def at_best(table, nets, rates, seeds, score):
+    """The runs of `nets` (dicts of settings) at each of `rates(net)` on seed 0 and, once these are all in `table`, on
+    `seeds(net)` at the best of them: the one with the least `score(row)` in its last row. What diverged is never it."""
+    found, later = [], []
+    for net in nets:
+        found += [net | {"lr": rate, "seed": 0} for rate in rates(net)]
+        rows = table[(table.seed == 0) & (table[list(net)] == list(net.values())).all(axis=1)] if len(table) else ()
+        scores = {rate: math.inf if run.diverged.any() else score(run.iloc[-1])
+                  for rate, run in (rows.groupby("lr") if len(rows) else ())}
+        if set(rates(net)) <= set(scores):
+            later += [net | {"lr": min(scores, key=scores.get), "seed": seed} for seed in seeds(net)]
+    return found + sorted(later, key=lambda config: config["seed"])
 
 
 def race(name, configs, run, smoke_configs, data, smoke_options):

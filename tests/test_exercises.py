@@ -64,6 +64,14 @@ WRONG = {
     "08_inside check_better": [
         (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
         (([1, 6], 8), "only by")],
+    "10_pretrained check_frozen": [
+        (("same", "same", "same", "other"), "no parameter"), (("other", "other", "other", "other"), "freeze do"),
+        (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],
+    "10_pretrained check_groups": [
+        (147_456, "without groups"), (36, "one output"), (1_152, "128 groups"), (144, "one group"), (0, "128 / 32")],
+    "10_pretrained check_report": [
+        ("fine-tuned", "better than"), ("deeper", "another question"), ("more test pictures", "far enough"),
+        ("scratch", "one of the four")],
     "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
     "B_speed check_wide": [
         ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],

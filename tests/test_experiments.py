@@ -194,3 +194,25 @@ def test_nature_is_parted_by_picture(script):
     assert [part.shape for part in (train, choosing, test)] == [(10_000, 1, 28, 28)] + [(500, 1, 28, 28)] * 2
     assert all(part.min() >= 0 and part.max() <= 1 for part in (train, choosing, test))
     assert torch.cdist(test.flatten(1), choosing.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min() > 0
+
+
+@pytest.mark.parametrize(("name", "score", "later"), [("preactivation", "val_error", 30),
+                                                      ("super_resolution", "choosing_psnr", 4 * 19 + 2 * 6)])
+def test_other_seeds_run_at_the_rate_that_seed_0_found_best(script, tmp_path, name, score, later):
+    module = script(name)
+    sign = {"val_error": 1, "choosing_psnr": -1}[score]
+
+    def best(config):
+        return sorted({net["lr"] for net in module.configs(()) if net["depth"] == config["depth"]})[:2][-1]
+
+    def run(**config):
+        if config["lr"] > best(config):
+            raise FloatingPointError
+        return [{"epoch": 1, score: 0.0}, {"epoch": 2, score: sign * abs(config["lr"] - best(config))}]
+
+    table, asked = (), []
+    while asked != (asked := module.configs(table)):
+        table = d2l.run_grid(name, asked, run, folder=tmp_path)
+    ended = [config for config in asked if config["seed"]]
+    assert len(ended) == later
+    assert all(config["lr"] == best(config) for config in ended)

@@ -23,6 +23,8 @@ PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how m
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
     "08_inside": ["factors of 0.9 make 0.06"],
+    "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
+                      "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -178,11 +180,17 @@ def chapter_08():
 
 
 def chapter_10():
+    runs = record("transfer").fillna({"choosing_error": 0.9, "test_error": 0.9})
+    runs = runs.groupby(["arm", "examples", "setting"])[["choosing_error", "test_error"]].mean()
+    errors = runs.loc[runs.groupby(["arm", "examples"]).choosing_error.idxmin()].droplevel("setting").test_error
+    lead = [100 * (errors["scratch", n] - errors["fine-tuned", n]) for n in (5, 100)]
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A' and seed == 0")
     arithmetic = [getattr(models, f"ResNet{depth}_Weights").IMAGENET1K_V1.meta["_ops"] for depth in (18, 152)]
     right = {name: getattr(models, f"ResNet{name[:-3]}_Weights")[f"IMAGENET1K_{name[-2:]}"].meta["_metrics"][
         "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
     return [
+        ("With five of each it is {:.0f} points", lead[:1]),
+        ("with a hundred {} a point", ["half" if 0.3 < lead[1] < 0.7 else lead[1]]),
         ("which gets {:.1f} % of the", [100 * (1 - full.test_error[full.epoch == full.epoch.max()].item())]),
         ("yes: {:.1f} times the multi", [arithmetic[1] / arithmetic[0]]),
         ("{:.1f} times the arithmetic buys {:.1f} points",
@@ -234,7 +242,7 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "08_inside": chapter_08, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
