@@ -15,6 +15,8 @@ from pygments.lexers import JavascriptLexer
 from pygments.token import Comment, String
 from rjsmin import jsmin
 
+import d2l_utils as d2l
+
 LOADED = {"script": ["src"], "img": ["src", "srcset"], "iframe": ["src"], "source": ["src", "srcset"],
           "video": ["src", "poster"], "audio": ["src"], "embed": ["src"], "object": ["data"], "image": ["href"],
           "use": ["href"], "input": ["src"]}
@@ -238,8 +240,8 @@ def test_a_script_that_loses_something_is_seen():
     for source, other in [("return x", "returnx"), ("f('a  b')", "f('a b')"), ("`a\n b`", "`a b`"), ("a - -b", "a--b"),
                           ("`${x ? `, one` : ''}`", jsmin("`${x ? `, one` : ''}`"))]:
         assert words(source) != words(other)
-    source = "const f = (x) => `a  ${x.map((i) => `<b>${i}</b>`)} // b`; // c\n  /* d */ g(f);"
-    assert jsmin(source) == "const f=(x)=>`a  ${x.map((i)=>`<b>${i}</b>`)} // b`;g(f);"
+    source = "const f = (x) => `a  ${x} // b`; // c\n  /* d */ g(f);"
+    assert jsmin(source) == "const f=(x)=>`a  ${x} // b`;g(f);"
 
 
 def test_every_script_still_parses(site, browser):
@@ -248,6 +250,45 @@ def test_every_script_still_parses(site, browser):
         for path, text in texts.items():
             page.evaluate("(code) => { new Function(code); }", f"({text})" if "toys" in path.parts else text)
     page.close()
+
+
+def folded(page, figure):
+    """The rows of the folded table of a figure, the numbers only."""
+    rows = page.select(f"figure[id='{figure}'] details.data-table tbody tr")
+    return [[cell.text for cell in row.select("td")] for row in rows]
+
+
+def test_the_folded_tables_of_chapter_8_say_what_was_recorded(site):
+    page, record = chapters(site)["08_inside"], d2l.recorded("lesions")
+    nets = ["plain-20", "residual-20", "residual-56"]
+    right, pairs = [], []
+    for net in nets:
+        one = record[record.net.str.endswith(net)]
+        for change in ("removed", "swapped"):
+            groups = one[one.kind == change].groupby("which").test_error
+            right += [[f"{100 - 100 * errors[one.statistics == averages].mean():.4g}"
+                       for averages in ("kept", "estimated")] for _, errors in groups]
+        one = one[(one.net == ("stored " * net.endswith("-20") + net)) & (one.kind == "subset")]
+        lost = 100 * one.set_index("which").test_error
+        lost = lost - lost["whole"]
+        pairs += [[f"{lost[which.split('+')].sum():.4g}", f"{lost[which]:.4g}"]
+                  for which in lost.index if which.count("+") == 1]
+    assert folded(page, "one_change") == right
+    assert folded(page, "two_removed") == pairs
+    assert (len(right), len(pairs)) == (9 + 4 + 9 + 4 + 27 + 22, 36 + 36 + 351)
+
+
+def test_the_folded_tables_of_the_lab_say_what_was_recorded(site):
+    page = chapters(site)["01_degradation"]
+    runs = d2l.recorded("degradation_rate").query("recipe == 'standard' and lr == 0.03")
+    assert folded(page, "curves") == [
+        [f"{100 * rows[error].mean():.4g}" for _, rows in runs[(runs.shortcut == kind) & (runs.depth == depth)]
+         .groupby("epoch")] for error in ("train_error", "test_error") for kind in ("A", "none")
+        for depth in (8, 20, 32, 56)]
+    here = d2l.recorded("train_here")
+    assert folded(page, "train") == [
+        [f"{100 * rows.train_error.median():.1f}" for _, rows in here[(here.shortcut == kind) & (here.depth == depth)]
+         .groupby("epoch")] for kind in ("none", "A") for depth in (8, 20, 32, 44, 56)]
 
 
 # The check itself: a sound page, and each way to break it
