@@ -22,7 +22,7 @@ SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", 
 PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
-    "08_inside": ["factors of 0.9 make 0.06"],
+    "08_inside": ["is 0.06"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
@@ -66,7 +66,8 @@ def chapter_01():
         ("for five against five, once in {:d} times", [math.comb(10, 5) // 2]),
         ("plain-56 gets nearly {} times as many", words(mean["none", 56] / mean["none", 20], 3.5, 4, "four")),
         ("some {} points more", words(100 * (mean["none", 56] - mean["none", 20]), 15.5, 16.5, "sixteen")),
-        ("residual-32 makes about a {} fewer errors", words(1 - mean["A", 32] / mean["A", 20], 0.28, 0.39, "third")),
+        ("residual-32 makes about a {} fewer training errors",
+         words(1 - mean["A", 32] / mean["A", 20], 0.28, 0.39, "third")),
     ]
 
 
@@ -170,7 +171,7 @@ def chapter_08():
         ("and to {:.0f}, {:.0f} and {:.0f} % with new ones", halved),
         ("(In the other two nets, which get {:.0f} %, the first block still costs {:.0f} and {:.0f} points; "
          "without any other they keep {:.0f} to {:.0f} %.)", others),
-        ("and leave {:.0f} and {:.0f} %", [right(deep, "scaled")["0.9"], tenth]),
+        ("and leaves {:.0f} % right with the old averages and {:.0f} %", [right(deep, "scaled")["0.9"], tenth]),
         ("two blocks fewer leave {:.0f} % on average", [100 * (1 - pairs.test_error.mean())]),
         ("Two blocks fewer leave {:.0f} % on average, three {:.0f} %", by_number[[2, 3]]),
         ("in residual-56 the first costs {:.0f} points and the last {:.1f} (with new averages {:.1f} and {:.1f})",
@@ -190,12 +191,13 @@ def chapter_10():
         "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
     return [
         ("With five of each it is {:.0f} points", lead[:1]),
-        ("with a hundred {} a point", ["half" if 0.3 < lead[1] < 0.7 else lead[1]]),
+        ("with a hundred {} a point", words(lead[1], 0.3, 0.7, "half")),
         ("which gets {:.1f} % of the", [100 * (1 - full.test_error[full.epoch == full.epoch.max()].item())]),
         ("yes: {:.1f} times the multi", [arithmetic[1] / arithmetic[0]]),
-        ("{:.1f} times the arithmetic buys {:.1f} points",
-         [arithmetic[1] / arithmetic[0], right["152 V1"] - right["18 V1"]]),
-        ("A better recipe for the same ResNet-50 buys {:.1f}", [right["50 V2"] - right["50 V1"]])]
+        ("{:.1f} times the arithmetic buys {} points",
+         [arithmetic[1] / arithmetic[0], *words(right["152 V1"] - right["18 V1"], 8.4, 8.6, "eight and a half")]),
+        ("A better recipe for the same ResNet-50 buys {}",
+         words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
 
 
 def appendix_a():
@@ -221,7 +223,7 @@ def appendix_a():
         ("which is {:.0f} % fewer errors", [100 * lead / ends["A", 20].mean()]),
         ("the two are level, at {:.1f} %", [100 * tests["A", 56]]),
         ("the two are level, at {:.1f} %", [100 * tests["A", 20]]),
-        ("in this record's three they end at {:.0f}, {:.0f} and {:.0f} %", sorted(100 * strays.iloc[:3])),
+        ("in the figure of rates above, end at {:.0f}, {:.0f} and {:.0f} %", sorted(100 * strays.iloc[:3])),
     ]
 
 

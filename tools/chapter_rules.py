@@ -271,6 +271,9 @@ def makes_one_statement_a_claim(chapter):
         holds = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "holds")]
         if any(isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) for node in holds):
             yield f"two statements in one claim: {ast.unparse(call)[:60]!r}"
+    for call in calls(chapter.code, "claim"):
+        if isinstance(call.args[0], (ast.Constant, ast.JoinedStr)) and ast.unparse(call.args[0])[-2] != ".":
+            yield f"a claim is a sentence, with its full stop: {ast.unparse(call)[:60]!r}"
 
 
 def takes_seeds_from_the_setup(chapter):
