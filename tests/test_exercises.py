@@ -62,7 +62,8 @@ WRONG = {
     "06_gradients check_length": [
         (3.5, "not along"), (0.5, "not against"), (2.0, "step's length"), (1.5, "how long is the step")],
     "06_gradients check_spoiler": [
-        ("low-bad", "predicts"), ("high-good", "predicts"), ("later", "about the start"), ("both", "one of the four")],
+        ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
+        ("both", "one of the four")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [
