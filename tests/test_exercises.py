@@ -73,7 +73,7 @@ WRONG = {
         (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
         (([1, 6], 8), "only by")],
     "10_pretrained check_frozen": [
-        (("same", "same", "same", "other"), "no parameter"), (("other", "other", "other", "other"), "freeze do"),
+        (("same", "same", "same", "other"), "not a parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],
     "10_pretrained check_groups": [
         (147_456, "without groups"), (36, "one output"), (1_152, "128 groups"), (144, "one group"), (0, "128 / 32")],
