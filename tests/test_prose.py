@@ -142,8 +142,11 @@ def chapter_06():
     start = table[table.step == 0].groupby("kind")[["agreement", "path"]].median()
     best = table[table.step == 20].groupby("kind").batch_loss.median().min()
     near = error[error.index.str.startswith("delta") | (error.index == "residual")]
+    first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
+    first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
     return [
+        ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
         ("with equal steps at {:.1f} %", [error["plain, equal steps"]]),
