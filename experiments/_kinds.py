@@ -39,7 +39,7 @@ class Kind:
     def make(self, seed, data, depth=DEPTH):
         """The untrained net of a seed."""
         torch.manual_seed(seed)
-        net = d2l.small_resnet(depth, self.shortcut, self.norm, self.block)
+        net = d2l.small_resnet(depth, self.shortcut, self.norm, self.block).to(data.X_train.device)
         if self.change is not None:
             self.change(net, data.X_train[:512], data.y_train[:512])
         return net
