@@ -57,7 +57,7 @@ def patches(picture, n, generator):
 def sets(pictures):
     """Pictures (N, 1, 28, 28) from 0 to 1: for training, for choosing a rate, for testing."""
     if pictures == "clothes":
-        data = images(size=28)
+        data = images(size=28, device="cpu")
         X_test = data.X_test / 255
         return data.X_train / 255, X_test[HELD_OUT:2 * HELD_OUT], X_test[:HELD_OUT]
     generator, kinds = torch.Generator().manual_seed(0), {}
