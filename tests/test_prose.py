@@ -85,21 +85,23 @@ def words(value, low, high, word):
 
 
 def chapter_02():
-    last = record("identity").query("step == 200 and start != 'full'")
-    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
-    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    last = record("identity").query("step == 200")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed_choosing.mean().unstack().idxmin(axis=1).rename("lr")
+    missed = last.merge(best.reset_index()).set_index(["depth", "t", "seed", "start"]).missed.unstack()
     ratio = missed.clip(lower=1e-6)
     times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
     points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
     plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    factor = (ratio.delta / ratio.residual).loc[20].groupby("t").mean()[[0.25, 0.5, 0.75, 1]]
     share = d2l.by_seed(record("branch_share"), "share", "block", shortcut="A", norm=True).mean()
     return [
         ("from {:.1f} to {:.2f} within stage 1, and to {:.2f} in the last block", share[[1, 9, 27]]),
         ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
         ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
         ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
-        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
-        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("have a multiple of {:,.0f} there, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("anywhere from {:.0f} to {:.0f} %", per_cent(missed.full[20], 0)),
+        ("by a factor of {:.0f} to {:.0f} on average", [factor.min(), factor.max()]),
         ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
          [times[20, 1], *points[20][[0, 1]]])]
 
