@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT
 
 import d2l_utils as d2l
+from d2l_utils.book.records import recorded_array
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_pictures_are_those_of_the_recorded_nets(experiment):
     assert len(last) == 2 * 4 * 5 * 5
     for run in last[last.lr == 0.006].itertuples():
         point = {"depth": run.depth, "start": run.start, "t": run.t, "lr": run.lr}
-        pictures = d2l.recorded_array("identity", "pictures", **point)
+        pictures = recorded_array("identity", "pictures", **point)
         assert (pictures.shape, pictures.dtype) == ((6, 14, 14), np.uint8)
         Y = torch.tensor(pictures)[:, None] / 255
         assert experiment.missed(Y, experiment.target(X, run.t)) < 3 * run.missed + 1e-3, point
