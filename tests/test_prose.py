@@ -145,7 +145,22 @@ def chapter_06():
     first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
     first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    deep = record("gradients").query("start == 'he' and depth == 56 and step == 0")
+    size = deep[(deep.norm == "batch") & (deep.shortcut == "none")].size_ratio
+    loss = deep[(deep.norm == "none") & (deep.shortcut == "A")].batch_loss
+    batches = record("batch_test").query("rate == 0.03")
+    agreement = batches.groupby(["step", "batch_size"]).agreement.mean()
+    ends = batches[batches.epoch.notna()].groupby(["batch_size", "seed"]).tail(1)
+    ends = 100 * ends.groupby("batch_size")[["train_error", "test_error"]].mean()
+    small = record("without_shortcuts").query("kind == 'plain' and epochs == 20 and epoch == 20")
     return [
+        ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
+        ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
+        ("from {:.2f} to {:.2f} at the start and from {:.2f} to {:.2f} after 100 steps",
+         [agreement[step, size] for step in (0, 100) for size in (128, 2048)]),
+        ("training error falls from {:.1f} to {:.1f} and {:.1f} %", ends.train_error),
+        ("test error from {:.1f} to {:.1f} and {:.1f} %", ends.test_error),
+        ("*more* good: {:.1f} % against {:.1f}", [100 * small.train_error.mean(), ends.train_error[512]]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
