@@ -23,7 +23,7 @@ from d2l_utils.book import grids, records
 from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"identity", "latency", "depth_cost"}                                       # incomplete
+PENDING = {"identity", "latency"}                                       # incomplete
 PARTLY = {"mask", "exit_error", "likeness", "equal", "difference"}     # of some rows of a run: removed sets, what the
                                                                         # head fits, no stem, what is folded
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if path.stem != "common")
