@@ -270,7 +270,7 @@ def chapter_11():
         ("It has {:.1f} % of the training pictures wrong against {:.1f}, and {:.1f} % of the new ones against {:.1f}",
          deep),
         ("the original order is *{}* at every depth", ["ahead" if first else "?"]),
-        ("with {:.0f}, {:.0f} and {:.0f} % of the training pictures wrong", 100 * broken[[56, 110, 164]]),
+        ("({:.0f}, {:.0f} and {:.0f} % of the training pictures wrong, one run each)", 100 * broken[[56, 110, 164]]),
     ]
 
 
