@@ -85,19 +85,23 @@ def words(value, low, high, word):
 
 
 def chapter_02():
-    last = record("identity").query("step == 200 and start != 'full'")
-    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
-    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    last = record("identity").query("step == 200")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed_choosing.mean().unstack().idxmin(axis=1).rename("lr")
+    missed = last.merge(best.reset_index()).set_index(["depth", "t", "seed", "start"]).missed.unstack()
     ratio = missed.clip(lower=1e-6)
     times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
     points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
     plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    factor = (ratio.delta / ratio.residual).loc[20].groupby("t").mean()[[0.25, 0.5, 0.75, 1]]
+    share = d2l.by_seed(record("branch_share"), "share", "block", shortcut="A", norm=True).mean()
     return [
+        ("from {:.1f} to {:.2f} within stage 1, and to {:.2f} in the last block", share[[1, 9, 27]]),
         ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
         ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
         ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
-        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
-        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("have a multiple of {:,.0f} there, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("anywhere from {:.0f} to {:.0f} %", per_cent(missed.full[20], 0)),
+        ("by a factor of {:.0f} to {:.0f} on average", [factor.min(), factor.max()]),
         ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
          [times[20, 1], *points[20][[0, 1]]])]
 
@@ -124,7 +128,18 @@ def chapter_05():
         flattery.append(ends.drop(index=seed)[ends.loc[seed].idxmin()].mean() - ends.loc[seed].min())
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
     right = 1 - full[full.epoch == full.epoch.max()].test_error.mean()
+    ends = record("fashion_mnist").query("epoch == 14")
+    test, val = (d2l.by_seed(ends[ends.recipe == "book"], f"{pile}_error", "shortcut") for pile in ("test", "val"))
+    arms = ends[(ends["shortcut"] == "A") & (ends.seed < 3)]
+    arms, shirts = (d2l.by_seed(arms, column, "recipe") for column in ("test_error", "test_error shirt"))
+    change = arms.sub(arms["14x14 not augmented"], axis=0).mean()
     return [
+        ("and by little: {:.1f} and {:.1f} points on average",
+         [100 * (pile["none"] - pile["A"]).mean() for pile in (test, val)]),
+        ("the test error is {:.1f} to {:.1f} points lower", per_cent(arms["not augmented"] - arms["book"])),
+        ("Both together raise the test error by {:.1f} points", [100 * change["14x14 both"]]),
+        ("Mirrors alone lower it, by {:.1f} points", [-100 * change["14x14 mirrors"]]),
+        ("cost the shirts {:.1f} to {:.1f} points", per_cent(shirts["14x14 shifts"] - shirts["14x14 not augmented"])),
         ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
         ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
         ("How far can {:.1f} % be trusted?", [100 * right]),
@@ -250,7 +265,12 @@ def appendix_a():
     strays = record("degradation_rate").query(
         "epoch == 10 and depth == 56 and shortcut == 'A' and lr == 0.1 and recipe == 'standard'").train_error
     lead = ends["A", 20].mean() - ends["A", 56].mean()
+    eight = record("strays").query("arm == 'clipped' and epoch == 10").train_error
+    spike = record("strays").query("arm == 'as is' and seed == 12 and epoch == 3").iloc[0]
     return [
+        ("all end between {:.1f} and {:.1f} %", per_cent(eight)),
+        ("seed 12 stands at {:,.0f} with them and at {:.2f} without. But {:.2f} is",
+         [spike.train_loss, spike.train_mode_loss, spike.train_mode_loss]),
         ("{:.1f} to {:.1f} % as is", per_cent(recipes["standard"])),
         ("{:.1f} to {:.1f} % with the long warm-up", per_cent(recipes["long warm-up"])),
         ("{:.1f} to {:.1f} % clipped", per_cent(recipes["clipped"])),
@@ -265,18 +285,24 @@ def appendix_a():
 
 
 def appendix_b():
-    table = record("throughput")
-    if "processor" in table:
-        table = table[table.processor == "2 x Intel(R) Xeon(R) Processor"]
-    speed = table.groupby("measure").value.mean()
-    gflops = table.groupby("measure").gflops.mean()
+    speeds = record("throughput").groupby(["processor", "measure"])
+    speed, other = (speeds.value.mean()[name] for name in ("2 x Intel(R) Xeon(R) Processor", "2 x AMD EPYC"))
+    gflops = speeds.gflops.mean()["2 x Intel(R) Xeon(R) Processor"]
+    book = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
+    seconds = [run.seconds[run.epoch <= run.epoch[run.val_error <= 0.08].min()].sum()
+               for _, run in book.groupby("seed")]
+    big = record("textbook").query("val_error <= 0.08").epoch.min() * 55_000 / speed["fit: bfloat16"]
     on_maps = gflops["convolution: 3x3 bfloat16"] / gflops["matmul: bfloat16"]
     return [
         ("keeps most of its weights, {:.0f} %", [100 * on_maps]),
         ("on the same net {:.1f} times as fast", [speed["+ small maps side by side"] / speed["+ fused optimiser"]]),
         ("on the Xeon, again {:.1f} times", [speed["+ kept memory"] / speed["+ small maps side by side"]]),
         ("takes {:.0f} ms, one of residual-110 {:.0f} ms", [speed["depth: 20"], speed["depth: 110"]]),
-        ("the loop is {:.1f} times as fast", [speed["fit: bfloat16"] / speed["textbook"]]),
+        ("as fast; on the EPYC a little less, {:.1f} times",
+         [other["+ kept memory"] / other["+ small maps side by side"]]),
+        ("{:.1f} times as fast on the Xeon, {:.1f} times on the EPYC",
+         [where["fit: bfloat16"] / where["textbook"] for where in (speed, other)]),
+        ("a cycle of 14 epochs instead of 5: {:.1f} to {:.1f} times", [big / max(seconds), big / min(seconds)]),
     ]
 
 
