@@ -13,6 +13,7 @@ from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
+from d2l_utils.book import records
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
@@ -160,7 +161,22 @@ def chapter_06():
     first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
     first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    deep = record("gradients").query("start == 'he' and depth == 56 and step == 0")
+    size = deep[(deep.norm == "batch") & (deep.shortcut == "none")].size_ratio
+    loss = deep[(deep.norm == "none") & (deep.shortcut == "A")].batch_loss
+    batches = record("batch_test").query("rate == 0.03")
+    agreement = batches.groupby(["step", "batch_size"]).agreement.mean()
+    ends = batches[batches.epoch.notna()].groupby(["batch_size", "seed"]).tail(1)
+    ends = 100 * ends.groupby("batch_size")[["train_error", "test_error"]].mean()
+    small = record("without_shortcuts").query("kind == 'plain' and epochs == 20 and epoch == 20")
     return [
+        ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
+        ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
+        ("from {:.2f} to {:.2f} at the start and from {:.2f} to {:.2f} after 100 steps",
+         [agreement[step, size] for step in (0, 100) for size in (128, 2048)]),
+        ("training error falls from {:.1f} to {:.1f} and {:.1f} %", ends.train_error),
+        ("test error from {:.1f} to {:.1f} and {:.1f} %", ends.test_error),
+        ("*more* good: {:.1f} % against {:.1f}", [100 * small.train_error.mean(), ends.train_error[512]]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
@@ -210,7 +226,23 @@ def chapter_08():
     rest = out.drop(columns="0.0")
     others = [full.mean(), *(full - out["0.0"]), rest.min(axis=None), rest.max(axis=None)]
     renewed, swapped = right(residual, "removed", "estimated"), right(residual, "swapped", "estimated")
+    read = 100 * (1 - record("probes").groupby(["shortcut", "block"])[["probe_error", "exit_error"]].mean())
+    probe, exits = read.probe_error.unstack(), read.exit_error.unstack()
+    maps = [(seed, directions, depth, kind) for seed, directions in ((0, 1), (0, 2), (1, 2))
+            for depth in (20, 56) for kind in (None, "A")]
+    maps = [records.recorded_array("landscape", f"{directions} batch", seed=seed, depth=depth, shortcut=kind)
+            for seed, directions, depth, kind in maps]
+    bowls = [(losses < 1).mean() for losses in maps]
+    walls = record("landscape").query("statistics == 'running' and depth == 56").set_index(["directions", "shortcut"])
+    walls = walls.highest.unstack()
     return [
+        ("from {:.0f} or {:.0f} % behind the first convolution to {:.0f} % at the end",
+         [probe[0]["A"], probe[0]["none"], probe[9].mean()]),
+        ("where they differ, by {:.1f} points at most", [(probe.loc["none"] - probe.loc["A"]).max()]),
+        ("put there, gets {:.0f} % right", [exits[8]["none"]]),
+        ("{:.0f} % after block 7, then {:.0f}, then {:.0f}.", exits.loc["A", 7:]),
+        ("below 1 on {:.0f} to {:.0f} % of them", per_cent(bowls)),
+        ("over {} times as high as residual-56", words((walls.none / walls.A).min(), 200, 250, "200")),
         ("and gets {:.1f} % of 10,000 test pictures right", [whole(residual)]),
         ("Without its first block the net gets {:.0f} % right", [right(residual)["0.0"]]),
         ("Without its ninth it gets {:.0f} %", [right(residual)["2.2"]]),
