@@ -26,6 +26,9 @@ QUOTED = {                             # of a paper, a meter, a benchmark: no re
     "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
+    "11_thousand_layers": ["7.93 % of the test pictures wrong against 6.61", "4.92 % against 5.46",
+                           "from 6.61 to 6.37 %", "from 5.93 to 5.46 %", "from 7.61 to 4.92 %",
+                           "to 4.91 %", "leaves 90 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -284,6 +287,40 @@ def chapter_10():
          words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
 
 
+def chapter_11():
+    cost = record("depth_cost").groupby(["kept", "depth"]).median(numeric_only=True).xs(1202, level="depth")
+    took = record("depth_cost").pivot(index=["depth", "seed"], columns="kept", values="processor_ms")
+    saved = 1 - cost.peak_MiB / cost.peak_MiB["all"]
+    runs = record("preactivation")
+    ends = runs[runs.epoch == runs.groupby("depth").epoch.transform("max")]
+    seeds = ends.groupby(["depth", "order", "lr"]).seed.transform("size")
+    best = ends[seeds > 1].pivot(index="seed", columns=["depth", "order"]) * 100
+    new, trained = (best[error].xs("original", axis=1, level="order") - best[error].xs("pre-activation", axis=1,
+                    level="order") for error in ("test_error", "train_error"))
+    broken = ends[(ends.order == "original") & (ends.lr == 0.1) & (ends.depth > 20)].set_index("depth").train_error
+    ahead = [int(sum(new[depth] > 0)) for depth in (56, 110)]
+    one = ends[(ends.lr == 0.03) & (ends.seed == 0) & (ends.width == 16)].pivot(index="depth", columns="order")
+    first = all((one[error]["original"] < one[error]["pre-activation"]).all()
+                for error in ("test_error", "train_error"))
+    deep = [best[error][164, order].mean() for error in ("train_error", "test_error")
+            for order in ("pre-activation", "original")]
+    return [
+        ("24 runs keep {:.0f} maps instead of {:,}", [24 + 4 * 600 / 24 - 1, 4 * 600]),
+        ("1,202 layers take {:.0f} MiB. The square root saves a {} of that, a checkpoint for every block {:.0f} %",
+         [cost.peak_MiB["all"], *words(saved["sqrt"], 0.3, 0.37, "third"), 100 * saved["block"]]),
+        ("and take {:.0f} MiB each", [cost.parameters["all"] * 4 / 2**20]),
+        ("{:.0f} MiB of numbers, occupies {:.0f}.", [cost.parameters["all"] * 4 / 2**20, cost.weights_MiB["all"]]),
+        ("{:.1f} times as long at the median", [(took["sqrt"] / took["all"]).median()]),
+        ("pre-activation is ahead in {} of 3 seeds, by {:.1f} and {:.1f} points on average. But these are {:.0f} and "
+         "{:.0f} of 2,000 pictures", [min(ahead), *new[[56, 110]].mean(), *20 * new[[56, 110]].mean()]),
+        ("behind at 56 layers and {} at 110", words(trained[110].mean(), -0.5, 0.5, "level")),
+        ("It has {:.1f} % of the training pictures wrong against {:.1f}, and {:.1f} % of the new ones against {:.1f}",
+         deep),
+        ("the original order is *{}* at every depth", ["ahead" if first else "?"]),
+        ("({:.0f}, {:.0f} and {:.0f} % of the training pictures wrong, one run each)", 100 * broken[[56, 110, 164]]),
+    ]
+
+
 def appendix_a():
     recipes = d2l.by_seed(record("degradation_rate").query("epoch == 10"), "train_error", "recipe", depth=56, lr=0.1,
                           shortcut="none")
@@ -339,8 +376,8 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "06_gradients": chapter_06, "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a,
-        "B_speed": appendix_b}
+        "06_gradients": chapter_06, "08_inside": chapter_08, "10_pretrained": chapter_10,
+        "11_thousand_layers": chapter_11, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
