@@ -131,6 +131,20 @@ def chapter_05():
     ]
 
 
+def chapter_07():
+    suspects = record("suspects")
+    ends = suspects[(suspects.seed > 0) & (suspects.epoch == 5)].groupby("kind")[["train_error", "test_error"]].mean()
+    train, test = (100 * ends[f"{name}_error"] for name in ("train", "test"))
+    delta = "delta and 0.1 noise"
+    return [
+        ("No wire, and {:.1f} % instead of {:.1f} %.", train[[delta, "plain"]]),
+        ("is still ahead, at {:.1f} %", [train["residual"]]),
+        ("on new pictures it is {:.1f} % against {:.1f} %", test[["residual", delta]]),
+        ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
+        ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
+        ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]])]
+
+
 def chapter_08():
     table = record("lesions")
     nets = {name: rows for name, rows in table.groupby("net")}
@@ -244,7 +258,8 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "07_without_shortcuts": chapter_07, "08_inside": chapter_08, "10_pretrained": chapter_10,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
