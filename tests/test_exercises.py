@@ -56,6 +56,14 @@ WRONG = {
     "05_training check_state": [
         (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
         (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "06_gradients check_scaled": [
+        ((10, 0.1, 0.01), "divide by"), ((1, 10, 1), "must each move"), ((1, 1, 0.1), "direction only"),
+        ((1, 0.1, 0.1), "shorter gradient")],
+    "06_gradients check_length": [
+        (3.5, "not along"), (0.5, "not against"), (2.0, "step's length"), (1.5, "how long is the step")],
+    "06_gradients check_spoiler": [
+        ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
+        ("both", "one of the four")],
     "07_without_shortcuts check_decay": [
         ((1.2, 1.19), "a twentieth"), ((1.14, 0.19), "that is V"), ((1.14, 1.14), "How large was it"),
         ((1.14, 1.2), "How large was it")],
@@ -74,7 +82,7 @@ WRONG = {
         (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
         (([1, 6], 8), "only by")],
     "10_pretrained check_frozen": [
-        (("same", "same", "same", "other"), "no parameter"), (("other", "other", "other", "other"), "freeze do"),
+        (("same", "same", "same", "other"), "not a parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],
     "10_pretrained check_groups": [
         (147_456, "without groups"), (36, "one output"), (1_152, "128 groups"), (144, "one group"), (0, "128 / 32")],

@@ -22,7 +22,7 @@ SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", 
 PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
-    "08_inside": ["is 0.06"],
+    "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
@@ -128,6 +128,43 @@ def chapter_05():
         ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
         ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
         ("How far can {:.1f} % be trusted?", [100 * right]),
+    ]
+
+
+def chapter_06():
+    table = record("suspects").query("seed > 0 and kind != 'residual, equal steps'")
+    every = record("suspects").query("seed > 0 and epoch == 5").groupby("kind").train_error.mean() * 100
+    error = every.drop("residual, equal steps")
+
+    def rho(column, step):
+        return table[table.step == step].groupby("kind")[column].median().corr(error, method="spearman")
+
+    start = table[table.step == 0].groupby("kind")[["agreement", "path"]].median()
+    best = table[table.step == 20].groupby("kind").batch_loss.median().min()
+    near = error[error.index.str.startswith("delta") | (error.index == "residual")]
+    first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
+    first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
+    spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    return [
+        ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
+        ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
+         error[["plain", "plain, equal sizes"]]),
+        ("with equal steps at {:.1f} %", [error["plain, equal steps"]]),
+        ("gladly, {:.1f} % against {:.1f} %", every[["residual, equal steps", "residual"]]),
+        ("the clipped net ends at {:.1f} %", [error["plain, clipped"]]),
+        ("rank correlations of {:.2f} and {:.2f}", [rho("agreement", 0), rho("path", 0)]),
+        ("come down to {:.1f} and a guess is at 2.3, ranks the kinds as they will end: {:.2f}",
+         [best, rho("batch_loss", 20)]),
+        ("tells nothing at all ({:.2f})", [rho("agreement", 100)]),
+        ("agrees {} times as well as plain", words(spoiler, 8, 12, "ten")),
+        ("it ends at {:.1f} %, plain at {:.1f} %", error[["random, matched norm", "plain"]]),
+        ("and ends {} points lower",
+         words(error["plain"] - error["residual, shortcut times 0.5"], 8.5, 9.5, "nine")),
+        ("All kinds that end below {} %",
+         words(near.max(), 15, 20, "20") if set(near.index) == set(error.index[error < 20]) else ["?"]),
+        ("too ({:.2f}), though what is left of it after 100 steps does go with the end ({:.2f})",
+         [rho("rank", 0), rho("rank", 100)]),
+        ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
     ]
 
 
@@ -258,8 +295,8 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "07_without_shortcuts": chapter_07, "08_inside": chapter_08, "10_pretrained": chapter_10,
-        "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
+        "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
