@@ -13,6 +13,7 @@ from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
+from d2l_utils.book import records
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
@@ -88,19 +89,23 @@ def words(value, low, high, word):
 
 
 def chapter_02():
-    last = record("identity").query("step == 200 and start != 'full'")
-    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
-    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    last = record("identity").query("step == 200")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed_choosing.mean().unstack().idxmin(axis=1).rename("lr")
+    missed = last.merge(best.reset_index()).set_index(["depth", "t", "seed", "start"]).missed.unstack()
     ratio = missed.clip(lower=1e-6)
     times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
     points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
     plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    factor = (ratio.delta / ratio.residual).loc[20].groupby("t").mean()[[0.25, 0.5, 0.75, 1]]
+    share = d2l.by_seed(record("branch_share"), "share", "block", shortcut="A", norm=True).mean()
     return [
+        ("from {:.1f} to {:.2f} within stage 1, and to {:.2f} in the last block", share[[1, 9, 27]]),
         ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
         ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
         ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
-        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
-        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("have a multiple of {:,.0f} there, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("anywhere from {:.0f} to {:.0f} %", per_cent(missed.full[20], 0)),
+        ("by a factor of {:.0f} to {:.0f} on average", [factor.min(), factor.max()]),
         ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
          [times[20, 1], *points[20][[0, 1]]])]
 
@@ -127,7 +132,18 @@ def chapter_05():
         flattery.append(ends.drop(index=seed)[ends.loc[seed].idxmin()].mean() - ends.loc[seed].min())
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
     right = 1 - full[full.epoch == full.epoch.max()].test_error.mean()
+    ends = record("fashion_mnist").query("epoch == 14")
+    test, val = (d2l.by_seed(ends[ends.recipe == "book"], f"{pile}_error", "shortcut") for pile in ("test", "val"))
+    arms = ends[(ends["shortcut"] == "A") & (ends.seed < 3)]
+    arms, shirts = (d2l.by_seed(arms, column, "recipe") for column in ("test_error", "test_error shirt"))
+    change = arms.sub(arms["14x14 not augmented"], axis=0).mean()
     return [
+        ("and by little: {:.1f} and {:.1f} points on average",
+         [100 * (pile["none"] - pile["A"]).mean() for pile in (test, val)]),
+        ("the test error is {:.1f} to {:.1f} points lower", per_cent(arms["not augmented"] - arms["book"])),
+        ("Both together raise the test error by {:.1f} points", [100 * change["14x14 both"]]),
+        ("Mirrors alone lower it, by {:.1f} points", [-100 * change["14x14 mirrors"]]),
+        ("cost the shirts {:.1f} to {:.1f} points", per_cent(shirts["14x14 shifts"] - shirts["14x14 not augmented"])),
         ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
         ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
         ("How far can {:.1f} % be trusted?", [100 * right]),
@@ -148,7 +164,22 @@ def chapter_06():
     first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
     first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    deep = record("gradients").query("start == 'he' and depth == 56 and step == 0")
+    size = deep[(deep.norm == "batch") & (deep.shortcut == "none")].size_ratio
+    loss = deep[(deep.norm == "none") & (deep.shortcut == "A")].batch_loss
+    batches = record("batch_test").query("rate == 0.03")
+    agreement = batches.groupby(["step", "batch_size"]).agreement.mean()
+    ends = batches[batches.epoch.notna()].groupby(["batch_size", "seed"]).tail(1)
+    ends = 100 * ends.groupby("batch_size")[["train_error", "test_error"]].mean()
+    small = record("without_shortcuts").query("kind == 'plain' and epochs == 20 and epoch == 20")
     return [
+        ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
+        ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
+        ("from {:.2f} to {:.2f} at the start and from {:.2f} to {:.2f} after 100 steps",
+         [agreement[step, size] for step in (0, 100) for size in (128, 2048)]),
+        ("training error falls from {:.1f} to {:.1f} and {:.1f} %", ends.train_error),
+        ("test error from {:.1f} to {:.1f} and {:.1f} %", ends.test_error),
+        ("*more* good: {:.1f} % against {:.1f}", [100 * small.train_error.mean(), ends.train_error[512]]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
@@ -168,6 +199,69 @@ def chapter_06():
         ("too ({:.2f}), though what is left of it after 100 steps does go with the end ({:.2f})",
          [rho("rank", 0), rho("rank", 100)]),
         ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
+    ]
+
+
+def ended(name, passes=5, column="train_error"):
+    """Errors in per cent after the last pass, of the seeds that are reported."""
+    table = record(name).query(f"seed > 0 and epochs == {passes} and epoch == {passes}")
+    return 100 * table.set_index(["kind", "seed"])[column]
+
+
+def chapter_07():
+    every, delta = ended("suspects"), "delta and 0.1 noise"
+    train, test = every.groupby("kind").mean(), ended("suspects", column="test_error").groupby("kind").mean()
+    all_bare = ended("without_shortcuts").rename(lambda kind: kind.removeprefix("no norm: "), level="kind")
+    bare = all_bare.groupby("kind").mean()
+    first = record("without_shortcuts").query("seed == 0").groupby(["kind", "rate"]).train_error.last() * 100
+    later = ended("without_shortcuts", 20).groupby("kind").mean()
+    later_test = ended("without_shortcuts", 20, "test_error").groupby("kind").mean()
+    gpu = record("batch_test").query("batch_size == 128 and rate == 0.03 and epoch == 5").train_error
+    folds = record("without_shortcuts").dropna(subset="net")
+    alike = record("without_shortcuts").query("step == 0").groupby("kind").likeness.mean()
+    alike = alike.rename(lambda kind: kind.removeprefix("no norm: "))
+
+    def closed(means):
+        """Of the gap from plain to residual, what the delta net with matched norm closes, in per cent."""
+        return 100 * (means["plain"] - means["delta, matched norm"]) / (means["plain"] - means["residual"])
+
+    wire = train["delta and 0.03 noise"] - train["residual"]
+    norm = [bare["delta-orthogonal"] - train["delta and 0.03 noise"], bare["SkipInit"] - train["residual"]]
+    return [
+        ("No wire, and {:.1f} % instead of {:.1f} %.", train[[delta, "plain"]]),
+        ("is still ahead, at {:.1f} %", [train["residual"]]),
+        ("on new pictures it is {:.1f} % against {:.1f} %", test[["residual", delta]]),
+        ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
+        ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
+        ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]]),
+        ("plain-56 with norm on that GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
+        ("SkipInit trains: {:.1f} %, {} points below plain-56 with norm",
+         [bare["SkipInit"], *words(train["plain"] - bare["SkipInit"], 10.5, 11.5, "eleven")]),
+        ("not even a wire: {:.1f} %", [bare["delta-orthogonal"]]),
+        ("without norm, ends at {:.1f} %", [bare["delta"]]),
+        ("*Fixup* gets to {:.0f} and {:.0f} %, and one run of three stays at chance", sorted(all_bare["Fixup"])[:2]),
+        ("*Unit variance* ends at {:.0f} to {:.0f} %", [f(all_bare["unit variance"]) for f in (min, max)]),
+        ("(a mean cosine of {:.2f}; {:.2f} and {:.2f} in the delta nets)",
+         alike[["unit variance", "delta", "delta-orthogonal"]]),
+        ("the last two had done well, {:.0f} and {:.0f} %",
+         [first["no norm: Fixup", 0.03], first["no norm: unit variance", 0.001]]),
+        ("it is worth {} to {} points, with the wire or without",
+         [*words(norm[0], 10.5, 11.5, "eleven"), *words(norm[1], 13.5, 14.5, "fourteen")]),
+        ("The wire is worth {}, and only beside the norm", words(wire, 2.5, 3.5, "three")),
+        ("more than that: {:.1f} % after twenty passes", [later["plain"]]),
+        ("was at {:.1f} % after five", [train["residual"]]),
+        ("the delta net closes {:.0f} %, {} after five passes: it ends at {:.1f} %",
+         [closed(later), *words(closed(later) - closed(train), -0.5, 0.5, "no more and no less than"),
+          later["delta, matched norm"]]),
+        ("{:.1f} % for plain, {:.1f} % for delta and {:.1f} % for residual",
+         later_test[["plain", "delta, matched norm", "residual"]]),
+        ("of ten thousand answers {} differ",
+         words(2000 * (1 - folds[folds.net == "folded"].equal).sum(), 2.9, 3.1, "three")),
+        ("ends at {:.1f} %, behind the delta nets", [bare["RepVGG"]]),
+        ("the lead there is {:.1f} points", [later_test["delta, matched norm"] - later_test["residual"]]),
+        ("{} points to the best delta net after five passes; {} to the one that was run for twenty",
+         [*words(wire, 2.5, 3.5, "three"), *words(later["delta, matched norm"] - later["residual"], 3.5, 4.5, "four")]),
+        ("which leaves plain-56 at {:.1f} %", [train["plain"]]),
     ]
 
 
@@ -198,7 +292,23 @@ def chapter_08():
     rest = out.drop(columns="0.0")
     others = [full.mean(), *(full - out["0.0"]), rest.min(axis=None), rest.max(axis=None)]
     renewed, swapped = right(residual, "removed", "estimated"), right(residual, "swapped", "estimated")
+    read = 100 * (1 - record("probes").groupby(["shortcut", "block"])[["probe_error", "exit_error"]].mean())
+    probe, exits = read.probe_error.unstack(), read.exit_error.unstack()
+    maps = [(seed, directions, depth, kind) for seed, directions in ((0, 1), (0, 2), (1, 2))
+            for depth in (20, 56) for kind in (None, "A")]
+    maps = [records.recorded_array("landscape", f"{directions} batch", seed=seed, depth=depth, shortcut=kind)
+            for seed, directions, depth, kind in maps]
+    bowls = [(losses < 1).mean() for losses in maps]
+    walls = record("landscape").query("statistics == 'running' and depth == 56").set_index(["directions", "shortcut"])
+    walls = walls.highest.unstack()
     return [
+        ("from {:.0f} or {:.0f} % behind the first convolution to {:.0f} % at the end",
+         [probe[0]["A"], probe[0]["none"], probe[9].mean()]),
+        ("where they differ, by {:.1f} points at most", [(probe.loc["none"] - probe.loc["A"]).max()]),
+        ("put there, gets {:.0f} % right", [exits[8]["none"]]),
+        ("{:.0f} % after block 7, then {:.0f}, then {:.0f}.", exits.loc["A", 7:]),
+        ("below 1 on {:.0f} to {:.0f} % of them", per_cent(bowls)),
+        ("over {} times as high as residual-56", words((walls.none / walls.A).min(), 200, 250, "200")),
         ("and gets {:.1f} % of 10,000 test pictures right", [whole(residual)]),
         ("Without its first block the net gets {:.0f} % right", [right(residual)["0.0"]]),
         ("Without its ninth it gets {:.0f} %", [right(residual)["2.2"]]),
@@ -287,7 +397,12 @@ def appendix_a():
     strays = record("degradation_rate").query(
         "epoch == 10 and depth == 56 and shortcut == 'A' and lr == 0.1 and recipe == 'standard'").train_error
     lead = ends["A", 20].mean() - ends["A", 56].mean()
+    eight = record("strays").query("arm == 'clipped' and epoch == 10").train_error
+    spike = record("strays").query("arm == 'as is' and seed == 12 and epoch == 3").iloc[0]
     return [
+        ("all end between {:.1f} and {:.1f} %", per_cent(eight)),
+        ("seed 12 stands at {:,.0f} with them and at {:.2f} without. But {:.2f} is",
+         [spike.train_loss, spike.train_mode_loss, spike.train_mode_loss]),
         ("{:.1f} to {:.1f} % as is", per_cent(recipes["standard"])),
         ("{:.1f} to {:.1f} % with the long warm-up", per_cent(recipes["long warm-up"])),
         ("{:.1f} to {:.1f} % clipped", per_cent(recipes["clipped"])),
@@ -302,24 +417,31 @@ def appendix_a():
 
 
 def appendix_b():
-    table = record("throughput")
-    if "processor" in table:
-        table = table[table.processor == "2 x Intel(R) Xeon(R) Processor"]
-    speed = table.groupby("measure").value.mean()
-    gflops = table.groupby("measure").gflops.mean()
+    speeds = record("throughput").groupby(["processor", "measure"])
+    speed, other = (speeds.value.mean()[name] for name in ("2 x Intel(R) Xeon(R) Processor", "2 x AMD EPYC"))
+    gflops = speeds.gflops.mean()["2 x Intel(R) Xeon(R) Processor"]
+    book = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
+    seconds = [run.seconds[run.epoch <= run.epoch[run.val_error <= 0.08].min()].sum()
+               for _, run in book.groupby("seed")]
+    big = record("textbook").query("val_error <= 0.08").epoch.min() * 55_000 / speed["fit: bfloat16"]
     on_maps = gflops["convolution: 3x3 bfloat16"] / gflops["matmul: bfloat16"]
     return [
         ("keeps most of its weights, {:.0f} %", [100 * on_maps]),
         ("on the same net {:.1f} times as fast", [speed["+ small maps side by side"] / speed["+ fused optimiser"]]),
         ("on the Xeon, again {:.1f} times", [speed["+ kept memory"] / speed["+ small maps side by side"]]),
         ("takes {:.0f} ms, one of residual-110 {:.0f} ms", [speed["depth: 20"], speed["depth: 110"]]),
-        ("the loop is {:.1f} times as fast", [speed["fit: bfloat16"] / speed["textbook"]]),
+        ("as fast; on the EPYC a little less, {:.1f} times",
+         [other["+ kept memory"] / other["+ small maps side by side"]]),
+        ("{:.1f} times as fast on the Xeon, {:.1f} times on the EPYC",
+         [where["fit: bfloat16"] / where["textbook"] for where in (speed, other)]),
+        ("a cycle of 14 epochs instead of 5: {:.1f} to {:.1f} times", [big / max(seconds), big / min(seconds)]),
     ]
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "06_gradients": chapter_06, "08_inside": chapter_08, "10_pretrained": chapter_10,
-        "11_thousand_layers": chapter_11, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
+        "10_pretrained": chapter_10, "11_thousand_layers": chapter_11, "A_fair_race": appendix_a,
+        "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
