@@ -64,6 +64,15 @@ WRONG = {
     "06_gradients check_spoiler": [
         ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
         ("both", "one of the four")],
+    "07_without_shortcuts check_decay": [
+        ((1.2, 1.19), "a twentieth"), ((1.14, 0.19), "that is V"), ((1.14, 1.14), "How large was it"),
+        ((1.14, 1.2), "How large was it")],
+    "07_without_shortcuts check_folded": [
+        ((-1, -1.5), "a kernel too"), ((0, -1.5), "of its own"), ((0.5, -1.5), "as often as"), ((1, -2), "Three norms"),
+        ((1, -4), "after it has multiplied")],
+    "07_without_shortcuts check_zero_factor": [
+        (("both", "both"), "multiplied by"), (("neither", "factor"), "not zero"), (("factor", "factor"), "the second"),
+        (("factor", "kernels"), "the second")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [
@@ -80,6 +89,14 @@ WRONG = {
     "10_pretrained check_report": [
         ("fine-tuned", "better than"), ("deeper", "another question"), ("more test pictures", "far enough"),
         ("scratch", "one of the four")],
+    "11_thousand_layers check_runs": [
+        (1, "all blocks"), (7, "by nine"), (20, "more than its input"), (400, "single block"), (61, "write down")],
+    "11_thousand_layers check_stream": [
+        ((27, 27), "in the branches"), ((54, 0), "one is in the branch"), ((56, 0), "not blocks"),
+        ((9, 0), "one stage"), ((28, 0), "how many sums")],
+    "11_thousand_layers check_step": [
+        (lambda f, x, h: x + h * f(x), "Euler's"), (lambda f, x, h: x, "does not fall"),
+        (lambda f, x, h: x + h / 2 * f(x + h / 2 * f(x)), "does not fall")],
     "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
     "B_speed check_wide": [
         ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],

@@ -26,6 +26,9 @@ QUOTED = {                             # of a paper, a meter, a benchmark: no re
     "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
+    "11_thousand_layers": ["7.93 % of the test pictures wrong against 6.61", "4.92 % against 5.46",
+                           "from 6.61 to 6.37 %", "from 5.93 to 5.46 %", "from 7.61 to 4.92 %",
+                           "to 4.91 %", "leaves 90 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -86,19 +89,23 @@ def words(value, low, high, word):
 
 
 def chapter_02():
-    last = record("identity").query("step == 200 and start != 'full'")
-    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
-    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    last = record("identity").query("step == 200")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed_choosing.mean().unstack().idxmin(axis=1).rename("lr")
+    missed = last.merge(best.reset_index()).set_index(["depth", "t", "seed", "start"]).missed.unstack()
     ratio = missed.clip(lower=1e-6)
     times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
     points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
     plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    factor = (ratio.delta / ratio.residual).loc[20].groupby("t").mean()[[0.25, 0.5, 0.75, 1]]
+    share = d2l.by_seed(record("branch_share"), "share", "block", shortcut="A", norm=True).mean()
     return [
+        ("from {:.1f} to {:.2f} within stage 1, and to {:.2f} in the last block", share[[1, 9, 27]]),
         ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
         ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
         ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
-        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
-        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("have a multiple of {:,.0f} there, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("anywhere from {:.0f} to {:.0f} %", per_cent(missed.full[20], 0)),
+        ("by a factor of {:.0f} to {:.0f} on average", [factor.min(), factor.max()]),
         ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
          [times[20, 1], *points[20][[0, 1]]])]
 
@@ -125,7 +132,18 @@ def chapter_05():
         flattery.append(ends.drop(index=seed)[ends.loc[seed].idxmin()].mean() - ends.loc[seed].min())
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
     right = 1 - full[full.epoch == full.epoch.max()].test_error.mean()
+    ends = record("fashion_mnist").query("epoch == 14")
+    test, val = (d2l.by_seed(ends[ends.recipe == "book"], f"{pile}_error", "shortcut") for pile in ("test", "val"))
+    arms = ends[(ends["shortcut"] == "A") & (ends.seed < 3)]
+    arms, shirts = (d2l.by_seed(arms, column, "recipe") for column in ("test_error", "test_error shirt"))
+    change = arms.sub(arms["14x14 not augmented"], axis=0).mean()
     return [
+        ("and by little: {:.1f} and {:.1f} points on average",
+         [100 * (pile["none"] - pile["A"]).mean() for pile in (test, val)]),
+        ("the test error is {:.1f} to {:.1f} points lower", per_cent(arms["not augmented"] - arms["book"])),
+        ("Both together raise the test error by {:.1f} points", [100 * change["14x14 both"]]),
+        ("Mirrors alone lower it, by {:.1f} points", [-100 * change["14x14 mirrors"]]),
+        ("cost the shirts {:.1f} to {:.1f} points", per_cent(shirts["14x14 shifts"] - shirts["14x14 not augmented"])),
         ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
         ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
         ("How far can {:.1f} % be trusted?", [100 * right]),
@@ -181,6 +199,69 @@ def chapter_06():
         ("too ({:.2f}), though what is left of it after 100 steps does go with the end ({:.2f})",
          [rho("rank", 0), rho("rank", 100)]),
         ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
+    ]
+
+
+def ended(name, passes=5, column="train_error"):
+    """Errors in per cent after the last pass, of the seeds that are reported."""
+    table = record(name).query(f"seed > 0 and epochs == {passes} and epoch == {passes}")
+    return 100 * table.set_index(["kind", "seed"])[column]
+
+
+def chapter_07():
+    every, delta = ended("suspects"), "delta and 0.1 noise"
+    train, test = every.groupby("kind").mean(), ended("suspects", column="test_error").groupby("kind").mean()
+    all_bare = ended("without_shortcuts").rename(lambda kind: kind.removeprefix("no norm: "), level="kind")
+    bare = all_bare.groupby("kind").mean()
+    first = record("without_shortcuts").query("seed == 0").groupby(["kind", "rate"]).train_error.last() * 100
+    later = ended("without_shortcuts", 20).groupby("kind").mean()
+    later_test = ended("without_shortcuts", 20, "test_error").groupby("kind").mean()
+    gpu = record("batch_test").query("batch_size == 128 and rate == 0.03 and epoch == 5").train_error
+    folds = record("without_shortcuts").dropna(subset="net")
+    alike = record("without_shortcuts").query("step == 0").groupby("kind").likeness.mean()
+    alike = alike.rename(lambda kind: kind.removeprefix("no norm: "))
+
+    def closed(means):
+        """Of the gap from plain to residual, what the delta net with matched norm closes, in per cent."""
+        return 100 * (means["plain"] - means["delta, matched norm"]) / (means["plain"] - means["residual"])
+
+    wire = train["delta and 0.03 noise"] - train["residual"]
+    norm = [bare["delta-orthogonal"] - train["delta and 0.03 noise"], bare["SkipInit"] - train["residual"]]
+    return [
+        ("No wire, and {:.1f} % instead of {:.1f} %.", train[[delta, "plain"]]),
+        ("is still ahead, at {:.1f} %", [train["residual"]]),
+        ("on new pictures it is {:.1f} % against {:.1f} %", test[["residual", delta]]),
+        ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
+        ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
+        ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]]),
+        ("plain-56 with norm on the GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
+        ("SkipInit trains: {:.1f} %, {} points below plain-56 with norm",
+         [bare["SkipInit"], *words(train["plain"] - bare["SkipInit"], 10.5, 11.5, "eleven")]),
+        ("not even a wire: {:.1f} %", [bare["delta-orthogonal"]]),
+        ("without norm, ends at {:.1f} %", [bare["delta"]]),
+        ("*Fixup* gets to {:.0f} and {:.0f} %, and one run of three stays at chance", sorted(all_bare["Fixup"])[:2]),
+        ("*Unit variance* ends at {:.0f} to {:.0f} %", [f(all_bare["unit variance"]) for f in (min, max)]),
+        ("(a mean cosine of {:.2f}; {:.2f} and {:.2f} in the delta nets)",
+         alike[["unit variance", "delta", "delta-orthogonal"]]),
+        ("the last two had done well, {:.0f} and {:.0f} %",
+         [first["no norm: Fixup", 0.03], first["no norm: unit variance", 0.001]]),
+        ("it is worth {} to {} points, with the wire or without",
+         [*words(norm[0], 10.5, 11.5, "eleven"), *words(norm[1], 13.5, 14.5, "fourteen")]),
+        ("The wire is worth {}, and only beside the norm", words(wire, 2.5, 3.5, "three")),
+        ("more than that: {:.1f} % after twenty passes", [later["plain"]]),
+        ("was at {:.1f} % after five", [train["residual"]]),
+        ("the delta net closes {:.0f} %, {} after five passes: it ends at {:.1f} %",
+         [closed(later), *words(closed(later) - closed(train), -0.5, 0.5, "no more and no less than"),
+          later["delta, matched norm"]]),
+        ("{:.1f} % for plain, {:.1f} % for delta and {:.1f} % for residual",
+         later_test[["plain", "delta, matched norm", "residual"]]),
+        ("of ten thousand answers {} differ",
+         words(2000 * (1 - folds[folds.net == "folded"].equal).sum(), 2.9, 3.1, "three")),
+        ("ends at {:.1f} %, behind the delta nets", [bare["RepVGG"]]),
+        ("the lead there is {:.1f} points", [later_test["delta, matched norm"] - later_test["residual"]]),
+        ("{} points to the best delta net after five passes; {} to the one that was run for twenty",
+         [*words(wire, 2.5, 3.5, "three"), *words(later["delta, matched norm"] - later["residual"], 3.5, 4.5, "four")]),
+        ("which leaves plain-56 at {:.1f} %", [train["plain"]]),
     ]
 
 
@@ -269,6 +350,40 @@ def chapter_10():
          words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
 
 
+def chapter_11():
+    cost = record("depth_cost").groupby(["kept", "depth"]).median(numeric_only=True).xs(1202, level="depth")
+    took = record("depth_cost").pivot(index=["depth", "seed"], columns="kept", values="processor_ms")
+    saved = 1 - cost.peak_MiB / cost.peak_MiB["all"]
+    runs = record("preactivation")
+    ends = runs[runs.epoch == runs.groupby("depth").epoch.transform("max")]
+    seeds = ends.groupby(["depth", "order", "lr"]).seed.transform("size")
+    best = ends[seeds > 1].pivot(index="seed", columns=["depth", "order"]) * 100
+    new, trained = (best[error].xs("original", axis=1, level="order") - best[error].xs("pre-activation", axis=1,
+                    level="order") for error in ("test_error", "train_error"))
+    broken = ends[(ends.order == "original") & (ends.lr == 0.1) & (ends.depth > 20)].set_index("depth").train_error
+    ahead = [int(sum(new[depth] > 0)) for depth in (56, 110)]
+    one = ends[(ends.lr == 0.03) & (ends.seed == 0) & (ends.width == 16)].pivot(index="depth", columns="order")
+    first = all((one[error]["original"] < one[error]["pre-activation"]).all()
+                for error in ("test_error", "train_error"))
+    deep = [best[error][164, order].mean() for error in ("train_error", "test_error")
+            for order in ("pre-activation", "original")]
+    return [
+        ("24 runs keep {:.0f} maps instead of {:,}", [24 + 4 * 600 / 24 - 1, 4 * 600]),
+        ("1,202 layers take {:.0f} MiB. The square root saves a {} of that, a checkpoint for every block {:.0f} %",
+         [cost.peak_MiB["all"], *words(saved["sqrt"], 0.3, 0.37, "third"), 100 * saved["block"]]),
+        ("and take {:.0f} MiB each", [cost.parameters["all"] * 4 / 2**20]),
+        ("{:.0f} MiB of numbers, occupies {:.0f}.", [cost.parameters["all"] * 4 / 2**20, cost.weights_MiB["all"]]),
+        ("{:.1f} times as long at the median", [(took["sqrt"] / took["all"]).median()]),
+        ("pre-activation is ahead in {} of 3 seeds, by {:.1f} and {:.1f} points on average. But these are {:.0f} and "
+         "{:.0f} of 2,000 pictures", [min(ahead), *new[[56, 110]].mean(), *20 * new[[56, 110]].mean()]),
+        ("behind at 56 layers and {} at 110", words(trained[110].mean(), -0.5, 0.5, "level")),
+        ("It has {:.1f} % of the training pictures wrong against {:.1f}, and {:.1f} % of the new ones against {:.1f}",
+         deep),
+        ("the original order is *{}* at every depth", ["ahead" if first else "?"]),
+        ("({:.0f}, {:.0f} and {:.0f} % of the training pictures wrong, one run each)", 100 * broken[[56, 110, 164]]),
+    ]
+
+
 def appendix_a():
     recipes = d2l.by_seed(record("degradation_rate").query("epoch == 10"), "train_error", "recipe", depth=56, lr=0.1,
                           shortcut="none")
@@ -282,7 +397,12 @@ def appendix_a():
     strays = record("degradation_rate").query(
         "epoch == 10 and depth == 56 and shortcut == 'A' and lr == 0.1 and recipe == 'standard'").train_error
     lead = ends["A", 20].mean() - ends["A", 56].mean()
+    eight = record("strays").query("arm == 'clipped' and epoch == 10").train_error
+    spike = record("strays").query("arm == 'as is' and seed == 12 and epoch == 3").iloc[0]
     return [
+        ("all end between {:.1f} and {:.1f} %", per_cent(eight)),
+        ("seed 12 stands at {:,.0f} with them and at {:.2f} without. But {:.2f} is",
+         [spike.train_loss, spike.train_mode_loss, spike.train_mode_loss]),
         ("{:.1f} to {:.1f} % as is", per_cent(recipes["standard"])),
         ("{:.1f} to {:.1f} % with the long warm-up", per_cent(recipes["long warm-up"])),
         ("{:.1f} to {:.1f} % clipped", per_cent(recipes["clipped"])),
@@ -297,23 +417,30 @@ def appendix_a():
 
 
 def appendix_b():
-    table = record("throughput")
-    if "processor" in table:
-        table = table[table.processor == "2 x Intel(R) Xeon(R) Processor"]
-    speed = table.groupby("measure").value.mean()
-    gflops = table.groupby("measure").gflops.mean()
+    speeds = record("throughput").groupby(["processor", "measure"])
+    speed, other = (speeds.value.mean()[name] for name in ("2 x Intel(R) Xeon(R) Processor", "2 x AMD EPYC"))
+    gflops = speeds.gflops.mean()["2 x Intel(R) Xeon(R) Processor"]
+    book = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
+    seconds = [run.seconds[run.epoch <= run.epoch[run.val_error <= 0.08].min()].sum()
+               for _, run in book.groupby("seed")]
+    big = record("textbook").query("val_error <= 0.08").epoch.min() * 55_000 / speed["fit: bfloat16"]
     on_maps = gflops["convolution: 3x3 bfloat16"] / gflops["matmul: bfloat16"]
     return [
         ("keeps most of its weights, {:.0f} %", [100 * on_maps]),
         ("on the same net {:.1f} times as fast", [speed["+ small maps side by side"] / speed["+ fused optimiser"]]),
         ("on the Xeon, again {:.1f} times", [speed["+ kept memory"] / speed["+ small maps side by side"]]),
         ("takes {:.0f} ms, one of residual-110 {:.0f} ms", [speed["depth: 20"], speed["depth: 110"]]),
-        ("the loop is {:.1f} times as fast", [speed["fit: bfloat16"] / speed["textbook"]]),
+        ("as fast; on the EPYC a little less, {:.1f} times",
+         [other["+ kept memory"] / other["+ small maps side by side"]]),
+        ("{:.1f} times as fast on the Xeon, {:.1f} times on the EPYC",
+         [where["fit: bfloat16"] / where["textbook"] for where in (speed, other)]),
+        ("a cycle of 14 epochs instead of 5: {:.1f} to {:.1f} times", [big / max(seconds), big / min(seconds)]),
     ]
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "06_gradients": chapter_06, "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a,
+        "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
+        "10_pretrained": chapter_10, "11_thousand_layers": chapter_11, "A_fair_race": appendix_a,
         "B_speed": appendix_b}
 
 

@@ -23,11 +23,11 @@ from d2l_utils.book import grids, records
 from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"identity", "latency"}                                                   # incomplete
-# What has a value in some rows of a run only: removed sets, what the head fits, no stem, what is folded, 0 / 0; and
-# what a folded net that diverges has no more.
+PENDING = {"latency"}                                                               # incomplete
+# What has a value in some rows of a run only: removed sets, what the head fits, no stem, what is folded, 0 / 0, what is
+# measured at the end; and what a folded net that diverges has no more.
 PARTLY = {"mask", "exit_error", "likeness", "equal", "difference", "size_ratio", "relative_ratio", "product_ratio",
-          ("without_shortcuts", "test_error")}
+          "missed_choosing", ("without_shortcuts", "test_error")}
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if path.stem != "common")
 NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
 NBSP = "\N{NO-BREAK SPACE}"
