@@ -13,6 +13,7 @@ from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
+from d2l_utils.book.records import recorded_array
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
@@ -23,6 +24,7 @@ PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how m
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
     "08_inside": ["factors of 0.9 make 0.06"],
+    "09_super_resolution": ["CC BY 2.0), *astro", "CC BY 2.0) and *camera"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
@@ -179,6 +181,51 @@ def chapter_08():
          right(residual)[["0.0", "2.2"]])]
 
 
+def chapter_09():
+    table = record("super_resolution")
+    by_rule = table[table.depth == 0].set_index(["pictures", "arm"]).psnr
+    runs = table[(table.seed > 0) & (table.step == 300)]
+    mean = runs.groupby(["pictures", "arm", "depth"]).psnr.mean()
+    clothes, nature = mean["clothes"], mean["nature"]
+    picture, difference, delta, blocks = (clothes[arm] for arm in ("picture", "difference", "delta start", "blocks"))
+    bicubic = by_rule["nature", "bicubic"]
+
+    def read(arm, depth, after):
+        return 100 * np.mean([recorded_array("super_resolution", "readable", pictures="clothes", arm=arm, depth=depth,
+                                             seed=seed)[after][-1] for seed in (1, 2, 3, 4)])
+
+    def kept(name, arm, depth=0, lr=0.0):
+        return recorded_array("super_resolution", name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
+
+    def pooled(made):
+        return -10 * math.log10(np.square(made - kept("truth", "bicubic")).mean())
+
+    chosen = runs[(runs.pictures == "nature") & (runs.arm == "difference") & (runs.depth == 4)].lr.iloc[0]
+    return [
+        ("It has {:.1f} dB with 2 layers, {:.1f} with 4, {:.1f} with 8, {:.1f} with 16 and {:.1f} with 32", picture),
+        ("With 2 layers it is {:.1f} dB *behind*", [picture[2] - difference[2]]),
+        ("with 8 it is {:.1f} ahead, with 16 {:.1f} and with 32 {:.1f}", (difference - picture)[[8, 16, 32]]),
+        ("With 8 layers it is {:.1f} dB above nearest, {:.1f} above bicubic, and {:.1f} above the linear map",
+         [difference[8] - by_rule["clothes", rule] for rule in ("nearest", "bicubic", "linear")]),
+        ("ahead of the difference by {:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} dB", delta - difference),
+        ("does: {}, {}, {} and {} dB more", [f"{dB:.1f}".replace("-", "\N{MINUS SIGN}")
+                                            for dB in (blocks - difference)[[4, 8, 16, 32]]]),
+        ("with 8 layers {:.0f} % of it can be read in the last hidden layer, with 16 {:.0f} %, with 32 {:.0f} %",
+         [read("picture", depth, 0) for depth in (8, 16, 32)]),
+        ("In the picture arm of 16 layers {:.0f} % can be read in the last hidden layer, in that of 32 {:.0f} %",
+         [read("picture", depth, 1) for depth in (16, 32)]),
+        ("The difference arm of 16 layers ends with {:.0f} %", [read("difference", 16, 1)]),
+        ("The delta start keeps {:.0f} % in the last hidden layer without any wire, and the blocks {:.0f} %",
+         [read(arm, 16, 1) for arm in ("delta start", "blocks")]),
+        ("ahead by {:.1f} dB with 4 layers and by {:.1f} with 16", nature["difference"] - nature["picture"]),
+        ("{:.1f} dB *below* bicubic with 4 layers, the blocks {:.1f} below; the difference arm {:.1f} below",
+         [bicubic - nature[arm, 4] for arm in ("picture", "blocks", "difference")]),
+        ("bicubic has {:.1f} dB here, and {:.1f} on clothes", [bicubic, by_rule["clothes", "bicubic"]]),
+        ("the difference arm of 4 layers has {:.1f} dB, bicubic {:.1f} and the linear map {:.1f}",
+         [pooled(kept("made", "difference", 4, chosen)), pooled(kept("made", "bicubic")),
+          pooled(kept("made", "linear"))])]
+
+
 def chapter_10():
     runs = record("transfer").fillna({"choosing_error": 0.9, "test_error": 0.9})
     runs = runs.groupby(["arm", "examples", "setting"])[["choosing_error", "test_error"]].mean()
@@ -242,7 +289,8 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "08_inside": chapter_08, "09_super_resolution": chapter_09, "10_pretrained": chapter_10,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)

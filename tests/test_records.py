@@ -24,8 +24,7 @@ from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, s
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
 PENDING = {"branch_share", "fashion_mnist", "identity", "strays", "textbook", "gradients", "suspects", "batch_test",
-           "without_shortcuts", "probes", "landscape", "latency", "depth_cost", "preactivation",
-           "super_resolution"}                                                     # incomplete
+           "without_shortcuts", "probes", "landscape", "latency", "depth_cost", "preactivation"}     # incomplete
 PARTLY = {"mask", "exit_error", "likeness"}   # of some rows of a run: removed sets, what the head fits, no stem
 SCRIPTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if path.stem != "common")
 NAMES = sorted(path.stem for path in RECORDED.glob("*.csv"))
