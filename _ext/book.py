@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pandas as pd
 from previews import site_address
 from sphinx.errors import ExtensionError
 from sphinx.ext.mathjax import html_visit_displaymath, html_visit_math
@@ -105,12 +106,22 @@ def recorded_pairs(path):
     return pairs
 
 
+def recorded_table(path):
+    """The medians of those runs as a folded table, for who cannot see the pale lines."""
+    record = pd.read_csv(path).query("not diverged").replace({"shortcut": {"none": "plain", "A": "residual"}})
+    record["train_error"] *= 100
+    table = record.pivot_table("train_error", ["shortcut", "depth"], "epoch", "median").rename_axis(["net", "depth"])
+    return ('<details class="data-table"><summary>The recorded runs as a table</summary><div tabindex="0"><p>Training '
+            f'error in % after each epoch at rate {record.lr.iloc[0]:g} on {PICTURES:,} pictures, median of '
+            f'{record.seed.nunique()} runs.</p>{table.to_html(border=0, float_format="{:.1f}".format)}</div></details>')
+
+
 def inside(kind, source):
     """What stands in a live figure of this kind: its controls, and the recorded runs that the trainer draws."""
     controls, record = (source / "web" / f"{kind}.html").read_text(encoding="utf-8"), source / RECORD
     if kind == "trainer" and record.is_file():
         runs = json.dumps(recorded_pairs(record), separators=(",", ":"))
-        return f'<script type="application/json">{runs}</script>\n{controls}'
+        return f'<script type="application/json">{runs}</script>\n{controls}{recorded_table(record)}'
     return controls
 
 

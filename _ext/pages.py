@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from rjsmin import jsmin
 
 FOLDED = {"tag_setup": "the set-up", "tag_exercise-check": "the checker", "tag_solution": "a solution"}
+TOY = re.compile(r'(<figure class="toy".*?<script>)(.*?)(?=</script>)', re.S)
 
 
 def number_of(page):
@@ -43,14 +45,19 @@ def say_title_once(app, pagename, templatename, context, doctree):
         context["docstitle"] = ""
 
 
+def shorten_toys(app, pagename, templatename, context, doctree):
+    """The toys' scripts, which stand in the page itself, without comments and needless white space."""
+    context["body"] = TOY.sub(lambda found: found[1] + jsmin(found[2]), context.get("body", ""))
+
+
 def shorten_scripts(app, exception):
-    """The book's own scripts without indentation and lines of comment, of which no reader's browser has a use."""
+    """The book's other scripts likewise. (rjsmin takes what stands in a template inside a template for code: its white
+    space must mean nothing. tests/test_book.py sees where it does.)"""
     if exception is None and app.builder.name == "html":
         for source, target in {"_static": "_static", "web": "trainer"}.items():
             for path in (Path(app.srcdir) / source).glob("*.js"):
                 if (copy := Path(app.outdir) / target / path.name).is_file():
-                    text = path.read_text(encoding="utf-8")
-                    copy.write_text(re.sub(r"^ *//.*\n|^ +", "", text, flags=re.M), encoding="utf-8")
+                    copy.write_text(jsmin(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app):
@@ -58,5 +65,6 @@ def setup(app):
     app.connect("source-read", number_title)
     app.connect("doctree-read", label_folds)
     app.connect("html-page-context", say_title_once)
+    app.connect("html-page-context", shorten_toys)
     app.connect("build-finished", shorten_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

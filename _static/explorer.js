@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // "#curves?depth=56&shortcut=identity" -> the explorer "curves" shows that choice.
   function restore() {
     const [name, query] = location.hash.slice(1).split("?");
-    const explorer = explorers.find(({ figure }) => figure.id === decode(name));
+    const explorer = explorers.find(({ figure }) => encodeURIComponent(figure.id) === name);
     if (!explorer || !query) return;
     explorer.choose(new URLSearchParams(query));
     explorer.figure.scrollIntoView();
@@ -18,10 +18,6 @@ document.addEventListener("DOMContentLoaded", () => {
   restore();
   window.addEventListener("hashchange", restore);
 });
-
-function decode(text) {
-  try { return decodeURIComponent(text); } catch { return text; }
-}
 
 function startExplorer(figure) {
   const picture = figure.querySelector(".explorer-frame");
@@ -67,11 +63,8 @@ function startExplorer(figure) {
 
 // [index, picture, caption] of the frame that the page came with, as JSON at the figure's end.
 function keep(figure, first) {
-  const script = document.createElement("script");
-  script.type = "application/json";
-  script.className = "explorer-first";
-  script.textContent = JSON.stringify(first).replaceAll("</", "<\\/");
-  figure.append(script);
+  figure.append(Object.assign(document.createElement("script"), { type: "application/json", className: "explorer-first",
+    textContent: JSON.stringify(first).replaceAll("</", "<\\/") }));
 }
 
 // One slider or group of buttons: { name, options, index, set(index) }; `moved` is called when the reader moves it.
@@ -85,7 +78,7 @@ function startAxis(group, moved) {
       : buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true"),
     set(index) {
       axis.index = index;
-      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === index)));
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === index));
       if (!slider) return;
       slider.value = index;
       slider.setAttribute("value", index);
@@ -93,8 +86,8 @@ function startAxis(group, moved) {
       group.querySelector("output").textContent = axis.options[index];
     },
   };
-  if (slider) slider.addEventListener("input", () => { axis.set(Number(slider.value)); moved(); });
-  buttons.forEach((button, i) => button.addEventListener("click", () => { axis.set(i); moved(); }));
+  if (slider) slider.oninput = () => { axis.set(Number(slider.value)); moved(); };
+  buttons.forEach((button, i) => { button.onclick = () => { axis.set(i); moved(); }; });
   axis.set(axis.index);
   return axis;
 }

@@ -23,7 +23,7 @@ function startPage(all) {
   const box = document.createElement("div");
   box.className = "predict-tally";
   box.innerHTML = '<p role="status"></p><button type="button">Start over</button>';
-  (document.querySelector("article") || document.querySelector("main") || document.body).append(box);
+  all[0].form.closest("article, main, body").append(box);
 
   function tally() {
     const count = (test) => all.filter(test).length;
@@ -44,7 +44,7 @@ function startPage(all) {
     tally();
   }
 
-  box.lastChild.addEventListener("click", () => {
+  box.lastChild.onclick = () => {
     linked.clear();
     if (location.hash.includes("?")) history.replaceState(history.state, "", "#");
     for (const { form, key } of all) {
@@ -53,7 +53,7 @@ function startPage(all) {
     }
     follow();
     all[0].form.querySelector("input, button").focus();
-  });
+  };
   document.addEventListener("guessed", tally);
   window.addEventListener("hashchange", follow);
   follow();
@@ -136,13 +136,13 @@ function startPrediction(form) {
     form.dispatchEvent(new Event("guessed", { bubbles: true }));
   }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  form.onsubmit = () => {
     const guess = control.guess();
     if (guess) commit(guess);
     else reply.textContent = control.ask;
-  });
-  form.querySelector(".predict-show").addEventListener("click", () => commit(null));
+    return false;
+  };
+  form.querySelector(".predict-show").onclick = () => commit(null);
   return one;
 }
 
@@ -173,8 +173,8 @@ function judged(data, guess) {
 function slider(form, data) {
   const group = form.querySelector(".predict-slider"), [input, output] = group.children;
   let touched = false;
-  form.addEventListener("reset", () => { touched = false; });
-  input.addEventListener("input", () => { touched = true; tell(); });
+  form.onreset = () => { touched = false; };
+  input.oninput = () => { touched = true; tell(); };
   function tell() {
     output.textContent = data.texts[input.value];
     input.setAttribute("aria-valuetext", output.textContent);
@@ -196,12 +196,12 @@ function startQuiz(form) {
   const replies = JSON.parse(form.querySelector("script").textContent), output = form.querySelector("output");
   const groups = [...form.querySelectorAll(".choices")].map((group) => [...group.querySelectorAll("input")]);
   form.querySelector("fieldset").disabled = false;
-  form.addEventListener("change", () => { output.textContent = ""; form.classList.remove("right"); });
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  form.onchange = () => { output.textContent = ""; form.classList.remove("right"); };
+  form.onsubmit = () => {
     const chosen = (inputs) => inputs.findIndex((input) => input.checked);         // the last group is fastest
     output.textContent = replies[groups.reduce((sum, inputs) => sum * inputs.length + chosen(inputs), 0)];
     form.classList.toggle("right", output.textContent.startsWith("Right"));
-  });
+    return false;
+  };
 }
 }

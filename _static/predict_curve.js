@@ -35,25 +35,23 @@ window.predictCurve = (form, data, covers) => {
 
   function paint() {
     handles.forEach((handle, i) => {
-      const level = points[i] ?? middle;
-      handle.setAttribute("cy", toY(values[level]));
-      handle.setAttribute("aria-valuenow", level);
-      handle.setAttribute("aria-valuetext", points[i] === null ? "not drawn yet" : texts[level]);
-      handle.setAttribute("aria-disabled", locked);
-      handle.classList.toggle("drawn", points[i] !== null);
+      const level = points[i] ?? middle, drawn = points[i] !== null;
+      set(handle, { cy: toY(values[level]), "aria-valuenow": level, "aria-disabled": locked,
+        "aria-valuetext": drawn ? texts[level] : "not drawn yet" });
+      handle.classList.toggle("drawn", drawn);
     });
     buttons.forEach((button, s) => button.setAttribute("aria-pressed", s === active));
     svg.querySelector("g.handles").before(curves(svg, "guess", points.map((level) => values[level])));
   }
 
-  const set = (i, level) => { points[i] = Math.max(0, Math.min(last, Math.round(level))); };
+  const put = (i, level) => { points[i] = Math.max(0, Math.min(last, Math.round(level))); };
   const whole = (s) => !points.slice(s * size, s * size + size).includes(null);
 
   // A point takes the height at which the pointer passes it; where the pointer is set down, it moves the nearest point.
   let from, at, passed;
   const away = (i) => Math.abs(toX(x[i]) - at.x);
   const nearest = () => x.reduce((best, _, i) => away(i) < away(best) ? i : best, 0);
-  const pass = (i, y) => { passed.add(i); set(active * size + i, last * (BOTTOM - y) / HEIGHT); };
+  const pass = (i, y) => { passed.add(i); put(active * size + i, last * (BOTTOM - y) / HEIGHT); };
   function stroke(event) {
     const before = at;
     at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
@@ -74,37 +72,36 @@ window.predictCurve = (form, data, covers) => {
   const handles = names.flatMap((name, s) => x.map((place) => draw(group, "circle", {
     r: 6, cx: toX(place), class: `series-${s}`, "data-series": name, role: "slider", tabindex: 0,
     "aria-label": `${name}, ${data.xlabel} ${place}`, "aria-valuemin": 0, "aria-valuemax": last })));
-  handles.forEach((handle, i) => handle.addEventListener("keydown", (event) => {
+  handles.forEach((handle, i) => { handle.onkeydown = (event) => {
     const by = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10,
       Home: -last, End: last, " ": 0, Enter: 0 }[event.key];
     if (by === undefined || locked) return;
     event.preventDefault();
     active = Math.floor(i / size);
-    set(i, (points[i] ?? middle) + by);
+    put(i, (points[i] ?? middle) + by);
     paint();
-  }));
+  }; });
   const buttons = names.length < 2 ? [] : names.map((name, s) => {
-    const button = document.createElement("button");
-    Object.assign(button, { type: "button", textContent: name, className: `series-${s}` });
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: name,
+      className: `series-${s}`, onclick() { active = s; paint(); } });
     button.dataset.series = name;
-    button.addEventListener("click", () => { active = s; paint(); });
     return button;
   });
   form.querySelector(".predict-series").append(...buttons);
-  svg.addEventListener("pointerdown", (event) => {
+  svg.onpointerdown = (event) => {
     if (locked) return;
     svg.setPointerCapture(event.pointerId);
     stroke(event);
-  });
-  svg.addEventListener("pointermove", (event) => { if (svg.hasPointerCapture(event.pointerId)) stroke(event); });
-  svg.addEventListener("lostpointercapture", () => {             // one stroke a series: the next one follows
+  };
+  svg.onpointermove = (event) => { if (svg.hasPointerCapture(event.pointerId)) stroke(event); };
+  svg.onlostpointercapture = () => {             // one stroke a series: the next one follows
     const end = nearest();
     if (!passed.has(end) && away(end) < 12) pass(end, at.y);
     const next = names.findIndex((_, s) => !whole(s));
     if (whole(active) && next >= 0) active = next;
     paint();
-  });
-  form.addEventListener("reset", () => { points.fill(null); active = 0; });
+  };
+  form.onreset = () => { points.fill(null); active = 0; };
 
   // The guess in the covered figure, in every frame of an explorer.
   const named = document.getElementById(data.target), shown = [named, ...covers].map((element) =>
@@ -121,7 +118,7 @@ window.predictCurve = (form, data, covers) => {
   if (frame) new MutationObserver(overlay).observe(frame, { childList: true });
 
   return {
-    ask: `Draw all points first${names.length > 1 ? `, one line each for ${names.join(" and ")}` : ""}.`,
+    ask: `Draw all points first${names.length > 1 ? ", one line each for " + names.join(" and ") : ""}.`,
     guess: () => !points.includes(null) && [...points],
     show(guess) {
       locked = guess !== undefined;
@@ -134,9 +131,13 @@ window.predictCurve = (form, data, covers) => {
 
   function draw(parent, name, attributes, text = "") {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    set(node, attributes);
     node.textContent = text;
     return parent.appendChild(node);
+  }
+
+  function set(node, attributes) {
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
   }
 
   // Where a value lies in an SVG that carries its axes' box, limits and scales: functions of x and of y.

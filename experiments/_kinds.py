@@ -2,7 +2,6 @@
 gets the rate that suits it."""
 
 import copy
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from common import PRECISION, main
 from torch import nn
 
 import d2l_utils as d2l
+from d2l_utils.book.records import MACHINE
 from d2l_utils.data import normalise
 from d2l_utils.probes import mean_cosine, responses
 
@@ -39,7 +39,7 @@ class Kind:
     def make(self, seed, data, depth=DEPTH):
         """The untrained net of a seed."""
         torch.manual_seed(seed)
-        net = d2l.small_resnet(depth, self.shortcut, self.norm, self.block)
+        net = d2l.small_resnet(depth, self.shortcut, self.norm, self.block).to(data.X_train.device)
         if self.change is not None:
             self.change(net, data.X_train[:512], data.y_train[:512])
         return net
@@ -183,13 +183,15 @@ def trained(kind, rate, seed, epochs, data, **options):
     return net, rows + history.to_dict("records")
 
 
-def final_errors(table, kind):
-    """Of each rate that a kind was tried at on seed 0, the error on the held-out pictures in the end."""
+def final_errors(table, net, rate="rate", error=lambda rows: rows.val_error):
+    """Of each rate that a net (a dict of settings) was tried at on seed 0, the error in the end; 1 where the run
+    diverged or was not measured. Whatever machine made the runs."""
     if not len(table):
         return {}
-    ended = table[(table.kind == kind) & (table.seed == 0) & (table.epochs == EPOCHS)].groupby("rate").tail(1)
-    errors = ended.val_error.where(~ended.diverged.astype(bool)).fillna(1.0)
-    return {float(f"{rate:.6g}"): error for rate, error in zip(ended.rate, errors, strict=True)}
+    net = {key: value for key, value in net.items() if key not in MACHINE}
+    ended = table[(table.seed == 0) & (table[list(net)] == list(net.values())).all(axis=1)].groupby(rate).tail(1)
+    errors = error(ended).where(~ended.diverged.astype(bool)).fillna(1.0)
+    return {float(f"{rate:.6g}"): error for rate, error in zip(ended[rate], errors, strict=True)}
 
 
 def rates(first, errors):
@@ -216,35 +218,35 @@ def recorded(name, folder=None):
         return ()
 
 
+def of_kind(name):
+    """The settings that all runs of a kind of net share."""
+    return {"kind": name, "epochs": EPOCHS, "precision": PRECISION}
+
+
 def best_rate(name, kind, first, default=None):
     """The rate that the record `name` chose for a kind; `default` where it has not."""
-    return rates(first, final_errors(recorded(name), kind))[1] or default
+    return rates(first, final_errors(recorded(name), of_kind(kind)))[1] or default
 
 
-def plan(table, kinds, seeds):
-    """The runs that belong to a record of which `table` is there, by seed: every kind at its rates on seed 0, and at
-    the best of them, once it is known, on `seeds` (a tuple, or a dict by kind)."""
+def at_best(table, nets, tried, seeds, rate="lr", **how):
+    """The runs of `nets` (dicts of settings) that belong to a record of which `table` is there, by seed: each net at
+    the rates `tried(net, errors)` on seed 0 and, once these all have an error, at the best of them on `seeds(net)`.
+    `how` is for `final_errors`."""
     configs = []
-    for name, kind in kinds.items():
-        tried, best = rates(kind.rates, final_errors(table, name))
-        seeded = seeds[name] if isinstance(seeds, dict) else seeds
-        for rate, seed in [(rate, 0) for rate in tried] + [(best, seed) for seed in seeded if best is not None]:
-            configs.append({"kind": name, "rate": rate, "epochs": EPOCHS, "precision": PRECISION, "seed": seed})
+    for net in nets:
+        errors = final_errors(table, net, rate, **how)
+        options = tried(net, errors)
+        configs += [net | {rate: option, "seed": 0} for option in options]
+        if set(options) <= set(errors):
+            configs += [net | {rate: min(options, key=errors.get), "seed": seed} for seed in seeds(net)]
     return sorted(configs, key=lambda config: config["seed"])
 
 
-def at_best(table, nets, rates, seeds, score):
-    """The runs of `nets` (dicts of settings) at each of `rates(net)` on seed 0 and, once these are all in `table`, on
-    `seeds(net)` at the best of them: the one with the least `score(row)` in its last row. What diverged is never it."""
-    found, later = [], []
-    for net in nets:
-        found += [net | {"lr": rate, "seed": 0} for rate in rates(net)]
-        rows = table[(table.seed == 0) & (table[list(net)] == list(net.values())).all(axis=1)] if len(table) else ()
-        scores = {rate: math.inf if run.diverged.any() else score(run.iloc[-1])
-                  for rate, run in (rows.groupby("lr") if len(rows) else ())}
-        if set(rates(net)) <= set(scores):
-            later += [net | {"lr": min(scores, key=scores.get), "seed": seed} for seed in seeds(net)]
-    return found + sorted(later, key=lambda config: config["seed"])
+def plan(table, kinds, seeds):
+    """The runs of kinds of nets, {name: Kind}, each at its rates until the best lies between others, then on `seeds`,
+    {name: those beyond 0}."""
+    return at_best(table, map(of_kind, kinds), lambda net, errors: rates(kinds[net["kind"]].rates, errors)[0],
+                   lambda net: seeds[net["kind"]], rate="rate")
 
 
 def race(name, configs, run, smoke_configs, data, smoke_options):

@@ -69,7 +69,7 @@ def run(depth, start, t, lr, precision, seed, steps=STEPS):
     data, rows = images(size=14), []
     X, held_out, others = data.X_train / 255, data.X_test[:500] / 255, data.X_test[500:1000] / 255
     torch.manual_seed(seed)
-    net = stack(depth, start).to(memory_format=torch.channels_last)
+    net = stack(depth, start).to(X.device, memory_format=torch.channels_last)
 
     @torch.no_grad()
     def measure(step):
@@ -82,7 +82,7 @@ def run(depth, start, t, lr, precision, seed, steps=STEPS):
     with torch.no_grad():
         rows[-1]["missed_choosing"] = missed(apply(net, others), target(others, t))
         Y = apply(net, held_out[SHOWN])[:, 0].clamp(0, 1) * 255
-    return rows, {"pictures": Y.round().to(torch.uint8).numpy()} if seed == 0 else {}
+    return rows, {"pictures": Y.round().to(torch.uint8).cpu().numpy()} if seed == 0 else {}
 
 
 RATES = {20: (0.006, 0.002, 0.02, 0.06, 0.0006), 4: (0.006, 0.002, 0.02, 0.06, 0.2)}    # the edges are no one's best

@@ -47,8 +47,8 @@ class Count:
     def add(self, y_hat, y):
         answer = y_hat.argmax(1)
         self.loss += F.cross_entropy(y_hat, y, reduction="sum").item()
-        self.right += torch.bincount(y[answer == y], minlength=10).numpy().astype(np.int16)
-        self.answers.append(answer.to(torch.uint8))
+        self.right += torch.bincount(y[answer == y], minlength=10).cpu().numpy().astype(np.int16)
+        self.answers.append(answer.to(torch.uint8).cpu())
 
     def row(self, n):
         return {"test_loss": self.loss / n, "test_error": 1 - int(self.right.sum()) / n}
@@ -103,7 +103,7 @@ def run(net, limit, precision, seed, n=None):
     """Rows and arrays of one net."""
     name = net
     net, data = stored_net(STORED[name], n) if name in STORED else trained_net(*TRAINED[name], seed, n)
-    net.to(memory_format=torch.channels_last)
+    net.to(data.X_test.device, memory_format=torch.channels_last)
     X, y, parts, rows = data.X_test, data.y_test, names(net), []
     counts = subsets(net, X, y, limit)
     for mask, count in sorted(counts.items()):

@@ -35,7 +35,7 @@ def linear_probe(H, y, H_test):
     """The answers of a logistic regression, fitted to H (N, C), y (N,), for H_test."""
     mean, deviation = H.mean(0), H.std(0) + 1e-6
     H, H_test = (H - mean) / deviation, (H_test - mean) / deviation
-    probe = nn.Linear(H.shape[1], int(y.max()) + 1)
+    probe = nn.Linear(H.shape[1], int(y.max()) + 1).to(H.device)
     nn.init.zeros_(probe.weight)
     nn.init.zeros_(probe.bias)
     optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")

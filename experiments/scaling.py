@@ -1,5 +1,5 @@
-"""Appendix C: the same `fit` in 1 and 2 processes on this machine, at the same batch (strong scaling) and at the same
-batch per process (weak scaling): images a second, and the seconds that one exchange of gradients takes.
+"""Appendix C: the same `fit` in 1 and 2 processes on this machine's processor, at the same batch (strong scaling) and
+at the same batch per process (weak scaling): images a second, and the seconds that one exchange of gradients takes.
 
 Each measurement is a `torchrun` of this file; the process that starts it only collects.
 """
@@ -27,7 +27,8 @@ def run(processes, threads, batch_size, precision, seed, n=10_000):
     """One row: images a second in the second of two epochs, seconds of one exchange, how many numbers it moves."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                Path(__file__).resolve(), "measure", str(batch_size), precision, str(seed), str(n)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "D2L_DEVICE": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{processes} processes of scaling.py failed:\n{done.stderr[-3000:]}")
     return [json.loads(done.stdout.splitlines()[-1])]

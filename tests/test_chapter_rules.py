@@ -150,6 +150,8 @@ BREAKING = [
     (add("a = 1", "taught"), "defines no class"), (drop_claims, "no claim in a cell tagged recorded-claims"),
     (replace("(runs.error < 1).all()", "(runs.error < 1).all() and True"), "two statements in one claim"),
     (replace('"Or rise.", (', '"Or rise.", holds=True and ('), "two statements in one claim"),
+    (replace('"Or rise."', '"Or rise"'), "with its full stop"),
+    (replace('"Or rise."', 'f"Or {SEED}"'), "with its full stop"),
     (replace("runs = ", "import torch\nruns = "), "not ['torch']"), (replace("d2l.claim(", "print("), "no claim"),
     (replace("seed=SEED", "seed=0"), "must take SEED"), (add("torch.manual_seed(1)", "live"), "must take SEED"),
     (replace("- a paper", "[a](../nowhere.md)"), "a link to nothing"),

@@ -56,6 +56,14 @@ WRONG = {
     "05_training check_state": [
         (("same", "other", "other", "same"), "which epoch"), (("other", "same", "other", "same"), "schedule"),
         (("other", "other", "same", "same"), "optimiser"), (("other",) * 4, "buffers")],
+    "06_gradients check_scaled": [
+        ((10, 0.1, 0.01), "divide by"), ((1, 10, 1), "must each move"), ((1, 1, 0.1), "direction only"),
+        ((1, 0.1, 0.1), "shorter gradient")],
+    "06_gradients check_length": [
+        (3.5, "not along"), (0.5, "not against"), (2.0, "step's length"), (1.5, "how long is the step")],
+    "06_gradients check_spoiler": [
+        ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
+        ("both", "one of the four")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [
@@ -72,7 +80,7 @@ WRONG = {
         (("wrong", "wrong", "wrong"), "neither is 1"), (("raises", "right", "wrong"), "from the right"),
         (("raises", "wrong", "right"), "one channel")],
     "10_pretrained check_frozen": [
-        (("same", "same", "same", "other"), "no parameter"), (("other", "other", "other", "other"), "freeze do"),
+        (("same", "same", "same", "other"), "not a parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],
     "10_pretrained check_groups": [
         (147_456, "without groups"), (36, "one output"), (1_152, "128 groups"), (144, "one group"), (0, "128 / 32")],

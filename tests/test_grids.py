@@ -170,6 +170,14 @@ def test_arrays_are_kept_beside_the_rows(tmp_path):
         recorded_array("other", "weights", tmp_path)
 
 
+def test_a_text_with_a_comma_is_not_taken_for_a_shorter_one(tmp_path):
+    starts = ("fan-in", "fan-in, circular")
+    d2l.run_grid("starts", [{"start": start, "seed": 0} for start in starts], folder=tmp_path,
+                 run=lambda start, seed: ([{"error": 0.5}], {"length": np.array(len(start))}))
+    for start in starts:
+        assert recorded_array("starts", "length", tmp_path, start=start) == len(start)
+
+
 # Old records
 
 OLD = "depth,seed,epoch,loss,diverged\n8,0,1,0.5,False\n8,0,2,0.4,False\n8,1,1,1,False\n20,0,1,3,True\n"

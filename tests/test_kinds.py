@@ -60,7 +60,7 @@ def test_a_race_asks_for_seed_0_first_and_for_the_others_at_the_best_rate(tmp_pa
 def test_a_diverged_or_unmeasured_run_is_never_the_best():
     table = pd.DataFrame({"kind": "plain", "seed": 0, "epochs": kinds.EPOCHS, "rate": [0.01, 0.03, 0.1],
                           "val_error": [0.4, float("nan"), 0.1], "diverged": [False, False, True]})
-    assert kinds.final_errors(table, "plain") == {0.01: 0.4, 0.03: 1.0, 0.1: 1.0}
+    assert kinds.final_errors(table, kinds.of_kind("plain")) == {0.01: 0.4, 0.03: 1.0, 0.1: 1.0}
 
 
 def test_there_are_twelve_kinds_and_a_control():

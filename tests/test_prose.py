@@ -23,7 +23,7 @@ SETTINGS = {"0.003", "0.01", "0.03", "0.1", "0.3", "0.5", "0.75", "0.9", "1.0", 
 PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how many there are
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
-    "08_inside": ["factors of 0.9 make 0.06"],
+    "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
     "09_super_resolution": ["CC BY 2.0), *astro", "CC BY 2.0) and *camera"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
@@ -68,7 +68,8 @@ def chapter_01():
         ("for five against five, once in {:d} times", [math.comb(10, 5) // 2]),
         ("plain-56 gets nearly {} times as many", words(mean["none", 56] / mean["none", 20], 3.5, 4, "four")),
         ("some {} points more", words(100 * (mean["none", 56] - mean["none", 20]), 15.5, 16.5, "sixteen")),
-        ("residual-32 makes about a {} fewer errors", words(1 - mean["A", 32] / mean["A", 20], 0.28, 0.39, "third")),
+        ("residual-32 makes about a {} fewer training errors",
+         words(1 - mean["A", 32] / mean["A", 20], 0.28, 0.39, "third")),
     ]
 
 
@@ -132,6 +133,43 @@ def chapter_05():
     ]
 
 
+def chapter_06():
+    table = record("suspects").query("seed > 0 and kind != 'residual, equal steps'")
+    every = record("suspects").query("seed > 0 and epoch == 5").groupby("kind").train_error.mean() * 100
+    error = every.drop("residual, equal steps")
+
+    def rho(column, step):
+        return table[table.step == step].groupby("kind")[column].median().corr(error, method="spearman")
+
+    start = table[table.step == 0].groupby("kind")[["agreement", "path"]].median()
+    best = table[table.step == 20].groupby("kind").batch_loss.median().min()
+    near = error[error.index.str.startswith("delta") | (error.index == "residual")]
+    first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
+    first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
+    spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    return [
+        ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
+        ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
+         error[["plain", "plain, equal sizes"]]),
+        ("with equal steps at {:.1f} %", [error["plain, equal steps"]]),
+        ("gladly, {:.1f} % against {:.1f} %", every[["residual, equal steps", "residual"]]),
+        ("the clipped net ends at {:.1f} %", [error["plain, clipped"]]),
+        ("rank correlations of {:.2f} and {:.2f}", [rho("agreement", 0), rho("path", 0)]),
+        ("come down to {:.1f} and a guess is at 2.3, ranks the kinds as they will end: {:.2f}",
+         [best, rho("batch_loss", 20)]),
+        ("tells nothing at all ({:.2f})", [rho("agreement", 100)]),
+        ("agrees {} times as well as plain", words(spoiler, 8, 12, "ten")),
+        ("it ends at {:.1f} %, plain at {:.1f} %", error[["random, matched norm", "plain"]]),
+        ("and ends {} points lower",
+         words(error["plain"] - error["residual, shortcut times 0.5"], 8.5, 9.5, "nine")),
+        ("All kinds that end below {} %",
+         words(near.max(), 15, 20, "20") if set(near.index) == set(error.index[error < 20]) else ["?"]),
+        ("too ({:.2f}), though what is left of it after 100 steps does go with the end ({:.2f})",
+         [rho("rank", 0), rho("rank", 100)]),
+        ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
+    ]
+
+
 def chapter_08():
     table = record("lesions")
     nets = {name: rows for name, rows in table.groupby("net")}
@@ -172,7 +210,7 @@ def chapter_08():
         ("and to {:.0f}, {:.0f} and {:.0f} % with new ones", halved),
         ("(In the other two nets, which get {:.0f} %, the first block still costs {:.0f} and {:.0f} points; "
          "without any other they keep {:.0f} to {:.0f} %.)", others),
-        ("and leave {:.0f} and {:.0f} %", [right(deep, "scaled")["0.9"], tenth]),
+        ("and leaves {:.0f} % right with the old averages and {:.0f} %", [right(deep, "scaled")["0.9"], tenth]),
         ("two blocks fewer leave {:.0f} % on average", [100 * (1 - pairs.test_error.mean())]),
         ("Two blocks fewer leave {:.0f} % on average, three {:.0f} %", by_number[[2, 3]]),
         ("in residual-56 the first costs {:.0f} points and the last {:.1f} (with new averages {:.1f} and {:.1f})",
@@ -237,12 +275,13 @@ def chapter_10():
         "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
     return [
         ("With five of each it is {:.0f} points", lead[:1]),
-        ("with a hundred {} a point", ["half" if 0.3 < lead[1] < 0.7 else lead[1]]),
+        ("with a hundred {} a point", words(lead[1], 0.3, 0.7, "half")),
         ("which gets {:.1f} % of the", [100 * (1 - full.test_error[full.epoch == full.epoch.max()].item())]),
         ("yes: {:.1f} times the multi", [arithmetic[1] / arithmetic[0]]),
-        ("{:.1f} times the arithmetic buys {:.1f} points",
-         [arithmetic[1] / arithmetic[0], right["152 V1"] - right["18 V1"]]),
-        ("A better recipe for the same ResNet-50 buys {:.1f}", [right["50 V2"] - right["50 V1"]])]
+        ("{:.1f} times the arithmetic buys {} points",
+         [arithmetic[1] / arithmetic[0], *words(right["152 V1"] - right["18 V1"], 8.4, 8.6, "eight and a half")]),
+        ("A better recipe for the same ResNet-50 buys {}",
+         words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
 
 
 def appendix_a():
@@ -268,7 +307,7 @@ def appendix_a():
         ("which is {:.0f} % fewer errors", [100 * lead / ends["A", 20].mean()]),
         ("the two are level, at {:.1f} %", [100 * tests["A", 56]]),
         ("the two are level, at {:.1f} %", [100 * tests["A", 20]]),
-        ("in this record's three they end at {:.0f}, {:.0f} and {:.0f} %", sorted(100 * strays.iloc[:3])),
+        ("in the figure of rates above, end at {:.0f}, {:.0f} and {:.0f} %", sorted(100 * strays.iloc[:3])),
     ]
 
 
@@ -289,8 +328,8 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "08_inside": chapter_08, "09_super_resolution": chapter_09, "10_pretrained": chapter_10,
-        "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "06_gradients": chapter_06, "08_inside": chapter_08, "09_super_resolution": chapter_09,
+        "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)

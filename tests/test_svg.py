@@ -132,6 +132,16 @@ def test_limits_are_in_per_cent_where_the_labels_are(axes):
     assert (drawn(fig).get("data-xlim"), drawn(fig).get("data-ylim")) == ("0 50", "0 40")
 
 
+def test_a_line_beyond_the_axes_is_not_seen_and_does_no_harm(axes):
+    fig, ax = axes
+    ax.plot([1, 2, 3], [1e-8, 1e-9, 1e-8])
+    ax.plot([1, 2, 3], [0.1, 1, 10])
+    ax.set(yscale="log", ylim=(1e-2, 1e2))
+    paths = [path.get("d") for path in drawn(fig).iter("path")]
+    assert None in paths                                        # the line beyond
+    assert any(path and path.count("L") == 2 for path in paths)
+
+
 def test_a_picture_or_several_axes_have_no_scales():
     fig, ax = plots.figure(2, 2)
     plots.picture(np.eye(3), ax)

@@ -4,6 +4,7 @@ import importlib
 import json
 
 import numpy as np
+import pages
 import pytest
 import torch
 from conftest import ROOT, axe
@@ -28,7 +29,9 @@ def play(open_page, monkeypatch):
         shown = []
         monkeypatch.setattr(module, "display", shown.append)
         d2l.toy(name, "Play with it.", **(data or {}))
-        return open_page(f"<main><h1>A page</h1>{shown[0].data}</main>", [ROOT / "_static" / "toys.css"],
+        context = {"body": f"<main><h1>A page</h1>{shown[0].data}</main>"}
+        pages.shorten_toys(None, "page", "page.html", context, None)           # as the built book has it
+        return open_page(context["body"], [ROOT / "_static" / "toys.css"],
                          **{"reduced_motion": "reduce", **settings})
     return play
 

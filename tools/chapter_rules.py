@@ -55,8 +55,9 @@ from notebooks import normal
 ROOT = Path(__file__).parent.parent
 COLUMNS, LINES, MEDIAN = 76, 25, 4
 WORDS = {"default": (1500, 3000), "01_degradation": (1500, 2200), "05_training": (1500, 2500),
-         "08_inside": (1500, 2500), "09_super_resolution": (1500, 2000), "10_pretrained": (1500, 2200),
-         "A_fair_race": (1000, 2000), "B_speed": (1000, 2000), "C_scaling_out": (600, 1200)}
+         "06_gradients": (1500, 2500), "08_inside": (1500, 2500), "09_super_resolution": (1500, 2000),
+         "10_pretrained": (1500, 2200), "A_fair_race": (1000, 2000), "B_speed": (1000, 2000),
+         "C_scaling_out": (600, 1200)}
 TAGS = {"setup", "live", "taught", "hide-input", "hide-cell", "recorded-claims", "exercise-check", "exercise",
         "solution", "nbval-check-output", "raises-exception"}
 MYST = r"^\s*(?:```|:::+|~~~)\s*\{|\{[\w:-]+\}`|^\([\w-]+\)=\s*$|^% |^\+\+\+|\[\]\(#?[\w-]*\)"
@@ -271,6 +272,9 @@ def makes_one_statement_a_claim(chapter):
         holds = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "holds")]
         if any(isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) for node in holds):
             yield f"two statements in one claim: {ast.unparse(call)[:60]!r}"
+    for call in calls(chapter.code, "claim"):
+        if isinstance(call.args[0], (ast.Constant, ast.JoinedStr)) and ast.unparse(call.args[0])[-2] != ".":
+            yield f"a claim is a sentence, with its full stop: {ast.unparse(call)[:60]!r}"
 
 
 def takes_seeds_from_the_setup(chapter):

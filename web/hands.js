@@ -4,7 +4,7 @@
 "use strict";
 
 (() => {
-const {MODULE, able, bytes, inflate, load, percent} = globalThis.netTools;
+const {MODULE, bring, bytes, inflate, load, percent} = netTools;
 const SIZE = 28, PIXELS = SIZE ** 2, LANES = 8, OWN = 7, INK = 220;
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
@@ -60,24 +60,26 @@ function start(figure, {pictures, ask, map}) {
     const answers = rows.map((row) => row.indexOf(Math.max(...row)));
     const powers = Array.from(rows[lane], (logit) => Math.exp(logit - rows[lane][answers[lane]]));
     const shares = powers.map((power) => power / powers.reduce((sum, each) => sum + each));
+    const undrawn = !pictures.subarray(OWN * PIXELS).some(Boolean), mute = undrawn && lane === OWN;
     items.forEach((item, i) => {
-      item.lastChild.textContent = percent(shares[i]);
-      item.style.setProperty("--share", percent(shares[i]));
+      const share = mute ? "" : percent(shares[i]);
+      item.lastChild.textContent = share;
+      item.style.setProperty("--share", share);
     });
     verdicts.forEach((verdict, i) => {
       const answer = classes[answers[i]];
-      verdict.textContent = answer === names[i] ? "right" : `→ ${answer}`;
+      verdict.textContent = answer === names[i] ? "right" : i === OWN && undrawn ? "" : `→ ${answer}`;
       verdict.classList.toggle("hands-wrong", i !== OWN && answer !== names[i]);
     });
     paint(drawing, (i) => pictures[lane * PIXELS + i]);
     thumbnails.forEach((canvas, i) => paint(canvas, (j) => pictures[i * PIXELS + j]));
     tiles.forEach((canvas, block) => paint(canvas, tile(block, canvas, lane)));
     factor.textContent = slider.value;
-    figure.dataset.answer = classes[answers[lane]];
+    figure.dataset.answer = mute ? "" : classes[answers[lane]];
     clearTimeout(telling);
     telling = setTimeout(() => {  // once the reader's hand rests
       const off = blocks.filter((_, i) => !boxes[i].checked).join(", ");
-      status.textContent = `${classes[answers[lane]]}, ${percent(shares[answers[lane]])} (${
+      status.textContent = mute ? "Draw something." : `${classes[answers[lane]]}, ${percent(shares[answers[lane]])} (${
         off ? `without ${off}` : "all blocks"}, shortcuts × ${slider.value})`;
     }, 300);
   }
@@ -111,21 +113,21 @@ function start(figure, {pictures, ask, map}) {
   }
 
   const place = (event) => [event.offsetX, event.offsetY].map((at) => at * SIZE / drawing.clientWidth);
-  drawing.addEventListener("pointerdown", (event) => { draw(pen = place(event)); });
-  drawing.addEventListener("pointermove", (event) => { if (event.buttons) draw(place(event)); });
-  drawing.addEventListener("keydown", (event) => {
+  drawing.onpointerdown = (event) => { draw(pen = place(event)); };
+  drawing.onpointermove = (event) => { if (event.buttons) draw(place(event)); };
+  drawing.onkeydown = (event) => {
     const move = ARROWS[event.key];
     if (!move) return;
     event.preventDefault();
     draw(pen.map((at, i) => Math.min(SIZE - 1, Math.max(1, at + move[i]))));
-  });
-  clear.addEventListener("click", () => { own(); pictures.fill(0, OWN * PIXELS); });
-  whole.addEventListener("click", () => {
+  };
+  clear.onclick = () => { own(); pictures.fill(0, OWN * PIXELS); };
+  whole.onclick = () => {
     for (const box of boxes) box.checked = true;
     slider.value = 1;
     change();
-  });
-  figure.addEventListener("input", change);
+  };
+  figure.oninput = change;
   ask(boxes.map(() => 1), 1);
   const largest = tiles.map(({height}, block) => map(block, height / 4).reduce((a, b) => Math.max(a, b)));
   for (const part of all("form, figcaption")) part.hidden = false;
@@ -136,7 +138,7 @@ function offer(figure) {
   const button = figure.querySelector("button"), status = figure.querySelector(".hands-status");
   figure.querySelector("p").hidden = true;
   button.hidden = false;
-  button.addEventListener("click", async () => {
+  button.onclick = async () => {
     button.disabled = true;
     status.textContent = "Loading.";
     try {
@@ -146,8 +148,8 @@ function offer(figure) {
       status.textContent = `It cannot be loaded: ${error.message}.`;
       button.disabled = false;
     }
-  });
+  };
 }
 
-document.addEventListener("DOMContentLoaded", () => able && document.querySelectorAll("figure.hands").forEach(offer));
+bring("hands", offer);
 })();

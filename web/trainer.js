@@ -72,7 +72,13 @@ function load(name) {  // from file://, fetch() would bring nothing
   });
 }
 
-globalThis.netTools = {MODULE, able, bytes, inflate, load, percent};  // for hands.js
+function bring(kind, start) {  // figures of this kind to life
+  document.addEventListener("DOMContentLoaded",
+    () => able && document.querySelectorAll(`figure.${kind}`).forEach(start));
+}
+
+globalThis.netTools = {MODULE, bring, bytes, inflate, load, percent};  // for hands.js
+bring("trainer", startTrainer);
 
 function startTrainer(figure) {
   const record = JSON.parse(figure.querySelector("script")?.textContent ?? "null");
@@ -215,7 +221,4 @@ function startTrainer(figure) {
   draw();
   restore();
 }
-
-document.addEventListener("DOMContentLoaded",
-  () => able && document.querySelectorAll("figure.trainer").forEach(startTrainer));
 })();

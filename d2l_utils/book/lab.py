@@ -131,7 +131,7 @@ class Lab:
 def train_lab(data=None, recorded=None, notebook="chapters/01_degradation.ipynb", **axes):
     """Choose depth, shortcut, norm, rate, epochs and seed, press Run, and watch a real net train on `data` (default:
     the bundled images at 14x14); earlier curves stay. In the built book: web/trainer.js, which trains in the reader's
-    browser, `explore(recorded, **axes)`, if there is a `recorded`, and a link to the notebook in Colab."""
+    browser, `explore(recorded, **axes)`, also with its `table`, if there is a `recorded`, and a link to Colab."""
     if data is not None and not isinstance(data, FashionMNIST):
         raise TypeError(f"data must be a FashionMNIST or None, got {type(data).__name__}")
     if not building():

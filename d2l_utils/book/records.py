@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -67,12 +68,11 @@ def array_name(config, name):
 
 
 def recorded_array(experiment, name, folder=None, **where):
-    """The array `name` of the one run of a recorded experiment whose configuration has the values `where`. Raises
-    FileNotFoundError, and KeyError where no run or several have such an array."""
-    wanted = [f", {key}={as_written(value, key)}," for key, value in where.items()]
+    """The array `name` of the one run of a recorded experiment with the values `where`; KeyError if it is not one."""
+    wanted = [re.escape(f", {key}={as_written(value, key)},") + r"( \w+=|$)" for key, value in where.items()]
     with np.load(find(experiment, ".npz", "experiment with arrays", folder)) as file:
         run_of = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
-        found = [key for key, run in run_of.items() if all(part in run for part in wanted)]
+        found = [key for key, run in run_of.items() if all(re.search(part, run) for part in wanted)]
         if len(found) != 1:
             raise KeyError(f"one run must have left {name!r} with {where}, got {len(found)} of {len(file.files)}")
         return file[found[0]]

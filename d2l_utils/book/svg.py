@@ -70,7 +70,7 @@ def ungroup(parent):
     parent[:] = []
     for child in children:
         look = {name: value for name, value in child.items() if name != "d"}
-        if child.tag == "path" and len(child.get("d").split()) == 6 and "id" not in look:
+        if child.tag == "path" and len(child.get("d", "").split()) == 6 and "id" not in look:
             first = alike.setdefault(str(look), child)
             if first is not child:
                 first.set("d", f"{first.get('d')} {child.get('d')}")

@@ -1,7 +1,6 @@
 """toy(): a small figure that is played with in the page itself, by plain JavaScript that comes with it."""
 
 import html
-import re
 from pathlib import Path
 
 from IPython.display import HTML, display
@@ -16,7 +15,7 @@ def toy(name, caption, **data):
     with; `data` are its settings, in JSON. It plays with a kernel and in the built page. ValueError for other names."""
     if name not in TOYS:
         raise ValueError(f"name must be one of {list(TOYS)}, got {name!r}")
-    code = re.sub(r"^ *//.*\n|^ +", "", TOYS[name].read_text(encoding="utf-8"), flags=re.M)
     display(HTML(f'<figure class="toy" id="{name}"><div class="toy-body"><p>To play with it needs JavaScript.</p>'
                  f'</div><figcaption aria-live="polite">{html.escape(caption)}</figcaption></figure><script>(\n'
-                 f'{code})(document.getElementById("{name}"), {to_json(data)});</script>'))
+                 f'{TOYS[name].read_text("utf-8")})(...document.getElementById("{name}").children, {to_json(data)});'
+                 '</script>'))

@@ -1,6 +1,5 @@
 // A block from pieces: what it is called, which shapes go through it, what it costs, and whether it runs at all.
-(figure) => {
-  const body = figure.querySelector(".toy-body"), caption = figure.querySelector("figcaption");
+(body, caption) => {
   const PIECES = { c: "3x3", k: "1x1", n: "norm", r: "ReLU", "+": "+" };
   const SHORTCUTS = { identity: "identity", zeros: "zeros", bare: "1x1", projection: "1x1, norm" };
   const SHAPES = { same: "64 → 64", half: "64 → 128, stride 2" };
@@ -16,8 +15,9 @@
     "cnrcn+": `${OTHER}: no ReLU after the sum`,
     "crc+r": `${OTHER}: the original without norm`,
   };
-  const group = (name, options) => `<span role="group" aria-label="${name}">${name}: ${Object.entries(options)
-    .map(([key, text]) => `<button type="button" value="${key}">${text}</button>`).join("")}</span>`;
+  const button = ([key, text]) => `<button type="button" value="${key}">${text}</button>`;
+  const group = (name, options) => `<span role="group" aria-label="${name}">${name}:
+    ${Object.entries(options).map(button).join("")}</span>`;
   body.innerHTML = `<div class="toy-controls">${group("add", { ...PIECES, undo: "undo" })}
     ${group("shortcut", SHORTCUTS)}${group("block", SHAPES)}</div><ol class="toy-block"></ol>`;
   let block = "", shortcut = "identity", change = "same";
@@ -75,12 +75,12 @@
     caption.textContent = error || `${name()}.${block && costs}`;
   }
 
-  body.addEventListener("click", ({ target: { value } }) => {
+  body.onclick = ({ target: { value } }) => {
     if (value in PIECES) block += value;
     else if (value in SHORTCUTS) shortcut = value;
     else if (value in SHAPES) change = value;
     else if (value === "undo") block = block.slice(0, -1);
     show();
-  });
+  };
   show();
 }

@@ -1,6 +1,5 @@
 // Two weights: a click drops a ball on the surface, and it descends as the chapter's path() does, step by step.
-(figure, data) => {
-  const body = figure.querySelector(".toy-body"), caption = figure.querySelector("figcaption");
+(body, caption, data) => {
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const weight = (name, value) => `<label>${name} <input type="range" min="-2" max="2" step="0.05" value="${value}">
     <output></output></label>`;
@@ -59,18 +58,18 @@
     roll();
   }
 
-  inputs.forEach((input) => input.addEventListener("input", show));
-  drop.addEventListener("click", letGo);
-  svg.addEventListener("click", (event) => {
+  body.oninput = show;
+  drop.onclick = letGo;
+  svg.onclick = (event) => {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
     [inputs[0].value, inputs[1].value] = [x, -y];
     show();
     letGo();
-  });
-  move.addEventListener("click", () => {
+  };
+  move.onclick = () => {
     origin = 1 - origin;
     show();
     if (start) roll();
-  });
+  };
   show();
 }

@@ -1,6 +1,5 @@
 // Two layer tables side by side: which is the first wrong row? nets: [{title, rows: [[layer, right, net's]], reply}].
-(figure, { nets }) => {
-  const body = figure.querySelector(".toy-body"), caption = figure.querySelector("figcaption");
+(body, caption, { nets }) => {
   const asked = caption.textContent, found = nets.map(() => false);
   let shown = 0;
 
@@ -28,7 +27,7 @@
       : "No: this row is wrong, but an earlier one was wrong first.";
   }
 
-  body.addEventListener("click", (event) => {
+  body.onclick = (event) => {
     const target = event.target.closest("button");
     if (target?.dataset.net) {
       shown = Number(target.dataset.net);
@@ -40,6 +39,6 @@
       target.setAttribute("aria-pressed", true);
       caption.textContent = answer(Number(target.value));
     }
-  });
+  };
   show();
 }

@@ -1,14 +1,13 @@
 // A trained net in nine blocks, each in or out. What it then answers was measured, for all 512 sets: it is looked up.
 // pictures: [[address, label]]; right: for each mask (bit i: block i + 1 is out) the right answers of each class, of
 // `each`; answers: for each mask a text, one digit a picture.
-(figure, { classes, pictures, each, right, answers }) => {
-  const body = figure.querySelector(".toy-body"), caption = figure.querySelector("figcaption");
+(body, caption, { classes, pictures, each, right, answers }) => {
+  const picture = ([address, label]) => `<li><img src="${address}" alt="picture: ${classes[label]}"><span></span></li>`;
   const block = (i) => `<button type="button" value="${i}" aria-label="block ${i + 1}">${i + 1}</button>`;
   const stages = [0, 1, 2].map((s) => `<span role="group" aria-label="stage ${s + 1}">stage ${s + 1}:
     ${[0, 1, 2].map((b) => block(3 * s + b)).join("")}</span>`).join("");
   body.innerHTML = `<div class="toy-controls toy-blocks">${stages}<button type="button" value="all">all in</button></div>
-    <div class="toy-sides"><ol class="toy-pictures">${pictures.map(([address, label]) =>
-      `<li><img src="${address}" alt="picture: ${classes[label]}"><span></span></li>`).join("")}</ol>
+    <div class="toy-sides"><ol class="toy-pictures">${pictures.map(picture).join("")}</ol>
     <table><thead><tr><th>class</th><th>recognised</th></tr></thead><tbody>${classes.map((name) =>
       `<tr><td>${name}</td><td><i></i><b></b></td></tr>`).join("")}</tbody></table></div>`;
   let out = 0;
@@ -42,11 +41,11 @@
       pictures right, and ${good} of these ${pictures.length}.`.replace(/\s*\n\s*/, " ");
   }
 
-  body.addEventListener("click", ({ target: { value } }) => {
+  body.onclick = ({ target: { value } }) => {
     if (!value) return;
     out = value === "all" ? 0 : out ^ 1 << value;
     show();
     if (value === "all") body.querySelector("button").focus();
-  });
+  };
   show();
 }
