@@ -223,45 +223,65 @@ def chapter_09():
     table = record("super_resolution")
     by_rule = table[table.depth == 0].set_index(["pictures", "arm"]).psnr
     runs = table[(table.seed > 0) & (table.step == 300)]
-    mean = runs.groupby(["pictures", "arm", "depth"]).psnr.mean()
-    clothes, nature = mean["clothes"], mean["nature"]
-    picture, difference, delta, blocks = (clothes[arm] for arm in ("picture", "difference", "delta start", "blocks"))
-    bicubic = by_rule["nature", "bicubic"]
+    ends = {key: rows.set_index("seed").psnr for key, rows in runs.groupby(["pictures", "arm", "depth"])}
+    picture, difference = ({depth: ends["clothes", arm, depth] for depth in (2, 4, 8, 16, 32)}
+                           for arm in ("picture", "difference"))
+    lead = {depth: difference[depth] - picture[depth] for depth in picture}
+    shallow = np.concatenate([lead[depth] for depth in (2, 4, 8)])
+    ahead = sum((ends["clothes", "delta start", depth] > picture[depth]).sum() for depth in picture)
+    chosen = runs[(runs.pictures == "clothes") & (runs.depth <= 16)].groupby(["arm", "depth"]).lr.first()
+    seed_0 = table[(table.seed == 0) & (table.step == 300)].set_index(["pictures", "arm", "depth", "lr"]).psnr
+    bicubic, linear = (by_rule["nature", rule] for rule in ("bicubic", "linear"))
 
-    def read(arm, depth, after):
-        return 100 * np.mean([recorded_array("super_resolution", "readable", pictures="clothes", arm=arm, depth=depth,
-                                             seed=seed)[after][-1] for seed in (1, 2, 3, 4)])
+    def span(arm, depth):
+        return [ends["clothes", arm, depth].min(), ends["clothes", arm, depth].max()]
+
+    def read(arm, depth, after, seeds=(1, 2, 3, 4)):
+        return sorted(100 * recorded_array("super_resolution", "readable", pictures="clothes", arm=arm, depth=depth,
+                                           seed=seed)[after][-1] for seed in seeds)
 
     def kept(name, arm, depth=0, lr=0.0):
         return recorded_array("super_resolution", name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
 
-    def pooled(made):
-        return -10 * math.log10(np.square(made - kept("truth", "bicubic")).mean())
+    def squared(*made):
+        return np.square(kept("made", *made) - kept("truth", "bicubic")).mean((1, 2))
 
-    chosen = runs[(runs.pictures == "nature") & (runs.arm == "difference") & (runs.depth == 4)].lr.iloc[0]
+    def decibels(error):
+        return -10 * np.log10(error)
+
+    nets = [squared("difference", 4, 0.003), squared("bicubic")]
     return [
-        ("It has {:.1f} dB with 2 layers, {:.1f} with 4, {:.1f} with 8, {:.1f} with 16 and {:.1f} with 32", picture),
-        ("With 2 layers it is {:.1f} dB *behind*", [picture[2] - difference[2]]),
-        ("with 8 it is {:.1f} ahead, with 16 {:.1f} and with 32 {:.1f}", (difference - picture)[[8, 16, 32]]),
-        ("With 8 layers it is {:.1f} dB above nearest, {:.1f} above bicubic, and {:.1f} above the linear map",
-         [difference[8] - by_rule["clothes", rule] for rule in ("nearest", "bicubic", "linear")]),
-        ("ahead of the difference by {:.1f}, {:.1f}, {:.1f}, {:.1f} and {:.1f} dB", delta - difference),
-        ("does: {}, {}, {} and {} dB more", [f"{dB:.1f}".replace("-", "\N{MINUS SIGN}")
-                                            for dB in (blocks - difference)[[4, 8, 16, 32]]]),
-        ("with 8 layers {:.0f} % of it can be read in the last hidden layer, with 16 {:.0f} %, with 32 {:.0f} %",
-         [read("picture", depth, 0) for depth in (8, 16, 32)]),
-        ("In the picture arm of 16 layers {:.0f} % can be read in the last hidden layer, in that of 32 {:.0f} %",
-         [read("picture", depth, 1) for depth in (16, 32)]),
-        ("The difference arm of 16 layers ends with {:.0f} %", [read("difference", 16, 1)]),
-        ("The delta start keeps {:.0f} % in the last hidden layer without any wire, and the blocks {:.0f} %",
-         [read(arm, 16, 1) for arm in ("delta start", "blocks")]),
-        ("ahead by {:.1f} dB with 4 layers and by {:.1f} with 16", nature["difference"] - nature["picture"]),
-        ("{:.1f} dB *below* bicubic with 4 layers, the blocks {:.1f} below; the difference arm {:.1f} below",
-         [bicubic - nature[arm, 4] for arm in ("picture", "blocks", "difference")]),
-        ("bicubic has {:.1f} dB here, and {:.1f} on clothes", [bicubic, by_rule["clothes", "bicubic"]]),
-        ("the difference arm of 4 layers has {:.1f} dB, bicubic {:.1f} and the linear map {:.1f}",
-         [pooled(kept("made", "difference", 4, chosen)), pooled(kept("made", "bicubic")),
-          pooled(kept("made", "linear"))])]
+        ("In the end: {:.1f} to {:.1f} dB with 8 layers, {:.1f} to {:.1f} with 32",
+         span("picture", 8) + span("picture", 32)),
+        ("in each seed, by {:.1f} to {:.1f} dB", [lead[32].min(), lead[32].max()]),
+        ("it is ahead in {} of {} pairs, by a median of {:.1f} dB",
+         [(shallow > 0).sum(), len(shallow), np.median(shallow)]),
+        ("Two seeds end ahead, by {:.1f} and {:.1f} dB", sorted(lead[16][lead[16] > 0])),
+        ("fall to {:.1f} and {:.1f} dB", sorted(difference[16][lead[16] < 0])),
+        ("gets {:.1f} dB at it", [seed_0["clothes", "difference", 16, chosen["difference", 16]]]),
+        ("its median is {:.1f} dB above nearest, {:.1f} above bicubic and {:.1f} above the linear map",
+         [difference[8].median() - by_rule["clothes", rule] for rule in ("nearest", "bicubic", "linear")]),
+        ("it has {:.1f} to {:.1f} dB, and the blocks, which beat it in each seed, {:.1f} to {:.1f}",
+         span("difference", 32) + span("blocks", 32)),
+        ("has {:.1f} to {:.1f} dB with 32 layers. It is ahead of the picture net at each depth in each seed, {} times",
+         [*span("delta start", 32), ahead]),
+        ("with 16 layers it has {:.1f} to {:.1f} dB", span("delta start", 16)),
+        ("Of the {} nets of up to 16 layers {} chose", [len(chosen), (chosen == 0.01).sum()]),
+        ("{:.0f} to {:.0f} % of it can be read with 8 layers, {:.0f} to {:.0f} % with 16, {:.0f} to {:.0f} % with 32",
+         [read("picture", depth, 0)[i] for depth in (8, 16, 32) for i in (0, -1)]),
+        ("the picture net ends with {:.0f} to {:.0f} %", [read("picture", 32, 1)[i] for i in (0, -1)]),
+        ("end with {:.0f} and {:.0f} %, the other two with {:.0f} and {:.0f} %, and all four within {:.1f} dB",
+         [*read("difference", 4, 1), difference[4].max() - difference[4].min()]),
+        ("fell to bicubic end with {:.0f} and {:.0f} %", read("difference", 16, 1, lead[16].index[lead[16] < 0])),
+        ("end {:.1f} and {:.1f} dB *below* bicubic", sorted(bicubic - ends["nature", "picture", 4])),
+        ("it ends {:.1f} and {:.1f} dB below bicubic", sorted(bicubic - ends["nature", "difference", 16])),
+        ("with 16 layers: {:.1f} dB)", [ends["nature", "picture", 16].min()]),
+        ("which bicubic gets to {:.0f} dB", [decibels(nets[1])[10]]),
+        ("Of the twelve that were kept {} are like that",
+         words((decibels(nets[1]) > 45).sum(), 4, 5, "four")),
+        ("is ahead of bicubic, {:.1f} to {:.1f}", [decibels(error.mean()) for error in nets]),
+        ("it is behind, {:.1f} to {:.1f}", [decibels(error).mean() for error in nets]),
+        ("bicubic has {:.1f} dB here and the linear map {:.1f}", [bicubic, linear])]
 
 
 def chapter_10():
