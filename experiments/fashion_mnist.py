@@ -4,8 +4,8 @@ plain twin, five seeds each, and without augmentation; what shifts and mirrors d
 
 A run keeps a checkpoint in experiments/.checkpoints and, killed, goes on from there. Seed 0's residual net and its
 plain twin stay as recorded/fashion_mnist_residual20.safetensors and _plain20. The textbook's runs count epochs; their
-pictures are normalised, which the textbook does not do. One run at a time, with all threads: the seconds are those of
-the whole machine.
+pictures are normalised, which the textbook does not do. On a CPU one run at a time, with all threads: the seconds are
+those of the whole machine. Rows that a GPU made, several runs at once, have seconds that compare with nothing.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Appendix B: the textbook's net (ResNet-18 at 96x96, batch 256) by our recipe, with momentum and one cycle to the rate
-0.1, the last 5,000 training images held out: one run of 5 epochs, all threads. It tells the recipe's share of the time
-to 92 % from the engine's. Killed, it goes on from experiments/.checkpoints."""
+0.1, the last 5,000 training images held out: one run of 5 epochs. It tells the net's share of the time to 92 %
+from the engine's; epochs count, on whatever machine. Killed, it goes on from experiments/.checkpoints."""
 
 import torch
 from common import PRECISION, checkpoint, enlarged, few, images, main

@@ -87,6 +87,14 @@ WRONG = {
     "10_pretrained check_report": [
         ("fine-tuned", "better than"), ("deeper", "another question"), ("more test pictures", "far enough"),
         ("scratch", "one of the four")],
+    "11_thousand_layers check_runs": [
+        (1, "all blocks"), (7, "by nine"), (20, "more than its input"), (400, "single block"), (61, "write down")],
+    "11_thousand_layers check_stream": [
+        ((27, 27), "in the branches"), ((54, 0), "one is in the branch"), ((56, 0), "not blocks"),
+        ((9, 0), "one stage"), ((28, 0), "how many sums")],
+    "11_thousand_layers check_step": [
+        (lambda f, x, h: x + h * f(x), "Euler's"), (lambda f, x, h: x, "does not fall"),
+        (lambda f, x, h: x + h / 2 * f(x + h / 2 * f(x)), "does not fall")],
     "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
     "B_speed check_wide": [
         ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],

@@ -13,7 +13,7 @@ from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
-from d2l_utils.book.records import recorded_array
+from d2l_utils.book import records
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
@@ -27,6 +27,9 @@ QUOTED = {                             # of a paper, a meter, a benchmark: no re
     "09_super_resolution": ["CC BY 2.0), *astro", "CC BY 2.0) and *camera"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
+    "11_thousand_layers": ["7.93 % of the test pictures wrong against 6.61", "4.92 % against 5.46",
+                           "from 6.61 to 6.37 %", "from 5.93 to 5.46 %", "from 7.61 to 4.92 %",
+                           "to 4.91 %", "leaves 90 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -87,19 +90,23 @@ def words(value, low, high, word):
 
 
 def chapter_02():
-    last = record("identity").query("step == 200 and start != 'full'")
-    best = last.groupby(["depth", "start", "t", "lr"]).missed.mean().unstack().idxmin(axis=1).rename("lr").reset_index()
-    missed = last.merge(best).set_index(["depth", "t", "seed", "start"]).missed.unstack()
+    last = record("identity").query("step == 200")
+    best = last.groupby(["depth", "start", "t", "lr"]).missed_choosing.mean().unstack().idxmin(axis=1).rename("lr")
+    missed = last.merge(best.reset_index()).set_index(["depth", "t", "seed", "start"]).missed.unstack()
     ratio = missed.clip(lower=1e-6)
     times = (ratio.he / ratio.residual).groupby(["depth", "t"]).mean()
     points = 100 * (missed.he - missed.residual).groupby(["depth", "t"]).mean()
     plain = 100 * missed.he.groupby(["depth", "t"]).mean()
+    factor = (ratio.delta / ratio.residual).loc[20].groupby("t").mean()[[0.25, 0.5, 0.75, 1]]
+    share = d2l.by_seed(record("branch_share"), "share", "block", shortcut="A", norm=True).mean()
     return [
+        ("from {:.1f} to {:.2f} within stage 1, and to {:.2f} in the last block", share[[1, 9, 27]]),
         ("It hardly moves, from {:.1f} % to {:.1f} %.", plain[20][[0, 1]]),
         ("the edge of twenty layers collapses, from {:,.0f} to {:.1f}.", times[20][[0, 1]]),
         ("In points it goes from {:.1f} to {:.1f}", points[20][[0, 1]]),
-        ("larger multiple at , {:,.0f}, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
-        ("which we count as a millionth: {:.1f} % over a millionth", [points[4, 0]]),
+        ("have a multiple of {:,.0f} there, though their edge is {:.1f} points", [times[4, 0], points[4, 0]]),
+        ("anywhere from {:.0f} to {:.0f} %", per_cent(missed.full[20], 0)),
+        ("by a factor of {:.0f} to {:.0f} on average", [factor.min(), factor.max()]),
         ("thousands at the identity and of {:.1f} far from it, or {:.1f} points and {:.1f}.",
          [times[20, 1], *points[20][[0, 1]]])]
 
@@ -126,7 +133,18 @@ def chapter_05():
         flattery.append(ends.drop(index=seed)[ends.loc[seed].idxmin()].mean() - ends.loc[seed].min())
     full = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
     right = 1 - full[full.epoch == full.epoch.max()].test_error.mean()
+    ends = record("fashion_mnist").query("epoch == 14")
+    test, val = (d2l.by_seed(ends[ends.recipe == "book"], f"{pile}_error", "shortcut") for pile in ("test", "val"))
+    arms = ends[(ends["shortcut"] == "A") & (ends.seed < 3)]
+    arms, shirts = (d2l.by_seed(arms, column, "recipe") for column in ("test_error", "test_error shirt"))
+    change = arms.sub(arms["14x14 not augmented"], axis=0).mean()
     return [
+        ("and by little: {:.1f} and {:.1f} points on average",
+         [100 * (pile["none"] - pile["A"]).mean() for pile in (test, val)]),
+        ("the test error is {:.1f} to {:.1f} points lower", per_cent(arms["not augmented"] - arms["book"])),
+        ("Both together raise the test error by {:.1f} points", [100 * change["14x14 both"]]),
+        ("Mirrors alone lower it, by {:.1f} points", [-100 * change["14x14 mirrors"]]),
+        ("cost the shirts {:.1f} to {:.1f} points", per_cent(shirts["14x14 shifts"] - shirts["14x14 not augmented"])),
         ("gives the right class at most , {:.0f} %", [100 * math.e / (math.e + 9)]),
         ("has flattered it by {:.1f} points", [100 * float(np.mean(flattery))]),
         ("How far can {:.1f} % be trusted?", [100 * right]),
@@ -147,7 +165,22 @@ def chapter_06():
     first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
     first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    deep = record("gradients").query("start == 'he' and depth == 56 and step == 0")
+    size = deep[(deep.norm == "batch") & (deep.shortcut == "none")].size_ratio
+    loss = deep[(deep.norm == "none") & (deep.shortcut == "A")].batch_loss
+    batches = record("batch_test").query("rate == 0.03")
+    agreement = batches.groupby(["step", "batch_size"]).agreement.mean()
+    ends = batches[batches.epoch.notna()].groupby(["batch_size", "seed"]).tail(1)
+    ends = 100 * ends.groupby("batch_size")[["train_error", "test_error"]].mean()
+    small = record("without_shortcuts").query("kind == 'plain' and epochs == 20 and epoch == 20")
     return [
+        ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
+        ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
+        ("from {:.2f} to {:.2f} at the start and from {:.2f} to {:.2f} after 100 steps",
+         [agreement[step, size] for step in (0, 100) for size in (128, 2048)]),
+        ("training error falls from {:.1f} to {:.1f} and {:.1f} %", ends.train_error),
+        ("test error from {:.1f} to {:.1f} and {:.1f} %", ends.test_error),
+        ("*more* good: {:.1f} % against {:.1f}", [100 * small.train_error.mean(), ends.train_error[512]]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
@@ -197,7 +230,23 @@ def chapter_08():
     rest = out.drop(columns="0.0")
     others = [full.mean(), *(full - out["0.0"]), rest.min(axis=None), rest.max(axis=None)]
     renewed, swapped = right(residual, "removed", "estimated"), right(residual, "swapped", "estimated")
+    read = 100 * (1 - record("probes").groupby(["shortcut", "block"])[["probe_error", "exit_error"]].mean())
+    probe, exits = read.probe_error.unstack(), read.exit_error.unstack()
+    maps = [(seed, directions, depth, kind) for seed, directions in ((0, 1), (0, 2), (1, 2))
+            for depth in (20, 56) for kind in (None, "A")]
+    maps = [records.recorded_array("landscape", f"{directions} batch", seed=seed, depth=depth, shortcut=kind)
+            for seed, directions, depth, kind in maps]
+    bowls = [(losses < 1).mean() for losses in maps]
+    walls = record("landscape").query("statistics == 'running' and depth == 56").set_index(["directions", "shortcut"])
+    walls = walls.highest.unstack()
     return [
+        ("from {:.0f} or {:.0f} % behind the first convolution to {:.0f} % at the end",
+         [probe[0]["A"], probe[0]["none"], probe[9].mean()]),
+        ("where they differ, by {:.1f} points at most", [(probe.loc["none"] - probe.loc["A"]).max()]),
+        ("put there, gets {:.0f} % right", [exits[8]["none"]]),
+        ("{:.0f} % after block 7, then {:.0f}, then {:.0f}.", exits.loc["A", 7:]),
+        ("below 1 on {:.0f} to {:.0f} % of them", per_cent(bowls)),
+        ("over {} times as high as residual-56", words((walls.none / walls.A).min(), 200, 250, "200")),
         ("and gets {:.1f} % of 10,000 test pictures right", [whole(residual)]),
         ("Without its first block the net gets {:.0f} % right", [right(residual)["0.0"]]),
         ("Without its ninth it gets {:.0f} %", [right(residual)["2.2"]]),
@@ -232,16 +281,17 @@ def chapter_09():
     chosen = runs[(runs.pictures == "clothes") & (runs.depth <= 16)].groupby(["arm", "depth"]).lr.first()
     seed_0 = table[(table.seed == 0) & (table.step == 300)].set_index(["pictures", "arm", "depth", "lr"]).psnr
     bicubic, linear = (by_rule["nature", rule] for rule in ("bicubic", "linear"))
+    array = functools.partial(records.recorded_array, "super_resolution")
 
     def span(arm, depth):
         return [ends["clothes", arm, depth].min(), ends["clothes", arm, depth].max()]
 
     def read(arm, depth, after, seeds=(1, 2, 3, 4)):
-        return sorted(100 * recorded_array("super_resolution", "readable", pictures="clothes", arm=arm, depth=depth,
-                                           seed=seed)[after][-1] for seed in seeds)
+        return sorted(100 * array("readable", pictures="clothes", arm=arm, depth=depth, seed=seed)[after][-1]
+                      for seed in seeds)
 
     def kept(name, arm, depth=0, lr=0.0):
-        return recorded_array("super_resolution", name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
+        return array(name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
 
     def squared(*made):
         return np.square(kept("made", *made) - kept("truth", "bicubic")).mean((1, 2))
@@ -304,6 +354,40 @@ def chapter_10():
          words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
 
 
+def chapter_11():
+    cost = record("depth_cost").groupby(["kept", "depth"]).median(numeric_only=True).xs(1202, level="depth")
+    took = record("depth_cost").pivot(index=["depth", "seed"], columns="kept", values="processor_ms")
+    saved = 1 - cost.peak_MiB / cost.peak_MiB["all"]
+    runs = record("preactivation")
+    ends = runs[runs.epoch == runs.groupby("depth").epoch.transform("max")]
+    seeds = ends.groupby(["depth", "order", "lr"]).seed.transform("size")
+    best = ends[seeds > 1].pivot(index="seed", columns=["depth", "order"]) * 100
+    new, trained = (best[error].xs("original", axis=1, level="order") - best[error].xs("pre-activation", axis=1,
+                    level="order") for error in ("test_error", "train_error"))
+    broken = ends[(ends.order == "original") & (ends.lr == 0.1) & (ends.depth > 20)].set_index("depth").train_error
+    ahead = [int(sum(new[depth] > 0)) for depth in (56, 110)]
+    one = ends[(ends.lr == 0.03) & (ends.seed == 0) & (ends.width == 16)].pivot(index="depth", columns="order")
+    first = all((one[error]["original"] < one[error]["pre-activation"]).all()
+                for error in ("test_error", "train_error"))
+    deep = [best[error][164, order].mean() for error in ("train_error", "test_error")
+            for order in ("pre-activation", "original")]
+    return [
+        ("24 runs keep {:.0f} maps instead of {:,}", [24 + 4 * 600 / 24 - 1, 4 * 600]),
+        ("1,202 layers take {:.0f} MiB. The square root saves a {} of that, a checkpoint for every block {:.0f} %",
+         [cost.peak_MiB["all"], *words(saved["sqrt"], 0.3, 0.37, "third"), 100 * saved["block"]]),
+        ("and take {:.0f} MiB each", [cost.parameters["all"] * 4 / 2**20]),
+        ("{:.0f} MiB of numbers, occupies {:.0f}.", [cost.parameters["all"] * 4 / 2**20, cost.weights_MiB["all"]]),
+        ("{:.1f} times as long at the median", [(took["sqrt"] / took["all"]).median()]),
+        ("pre-activation is ahead in {} of 3 seeds, by {:.1f} and {:.1f} points on average. But these are {:.0f} and "
+         "{:.0f} of 2,000 pictures", [min(ahead), *new[[56, 110]].mean(), *20 * new[[56, 110]].mean()]),
+        ("behind at 56 layers and {} at 110", words(trained[110].mean(), -0.5, 0.5, "level")),
+        ("It has {:.1f} % of the training pictures wrong against {:.1f}, and {:.1f} % of the new ones against {:.1f}",
+         deep),
+        ("the original order is *{}* at every depth", ["ahead" if first else "?"]),
+        ("({:.0f}, {:.0f} and {:.0f} % of the training pictures wrong, one run each)", 100 * broken[[56, 110, 164]]),
+    ]
+
+
 def appendix_a():
     recipes = d2l.by_seed(record("degradation_rate").query("epoch == 10"), "train_error", "recipe", depth=56, lr=0.1,
                           shortcut="none")
@@ -317,7 +401,12 @@ def appendix_a():
     strays = record("degradation_rate").query(
         "epoch == 10 and depth == 56 and shortcut == 'A' and lr == 0.1 and recipe == 'standard'").train_error
     lead = ends["A", 20].mean() - ends["A", 56].mean()
+    eight = record("strays").query("arm == 'clipped' and epoch == 10").train_error
+    spike = record("strays").query("arm == 'as is' and seed == 12 and epoch == 3").iloc[0]
     return [
+        ("all end between {:.1f} and {:.1f} %", per_cent(eight)),
+        ("seed 12 stands at {:,.0f} with them and at {:.2f} without. But {:.2f} is",
+         [spike.train_loss, spike.train_mode_loss, spike.train_mode_loss]),
         ("{:.1f} to {:.1f} % as is", per_cent(recipes["standard"])),
         ("{:.1f} to {:.1f} % with the long warm-up", per_cent(recipes["long warm-up"])),
         ("{:.1f} to {:.1f} % clipped", per_cent(recipes["clipped"])),
@@ -332,24 +421,31 @@ def appendix_a():
 
 
 def appendix_b():
-    table = record("throughput")
-    if "processor" in table:
-        table = table[table.processor == "2 x Intel(R) Xeon(R) Processor"]
-    speed = table.groupby("measure").value.mean()
-    gflops = table.groupby("measure").gflops.mean()
+    speeds = record("throughput").groupby(["processor", "measure"])
+    speed, other = (speeds.value.mean()[name] for name in ("2 x Intel(R) Xeon(R) Processor", "2 x AMD EPYC"))
+    gflops = speeds.gflops.mean()["2 x Intel(R) Xeon(R) Processor"]
+    book = record("fashion_mnist").query("recipe == 'book' and shortcut == 'A'")
+    seconds = [run.seconds[run.epoch <= run.epoch[run.val_error <= 0.08].min()].sum()
+               for _, run in book.groupby("seed")]
+    big = record("textbook").query("val_error <= 0.08").epoch.min() * 55_000 / speed["fit: bfloat16"]
     on_maps = gflops["convolution: 3x3 bfloat16"] / gflops["matmul: bfloat16"]
     return [
         ("keeps most of its weights, {:.0f} %", [100 * on_maps]),
         ("on the same net {:.1f} times as fast", [speed["+ small maps side by side"] / speed["+ fused optimiser"]]),
         ("on the Xeon, again {:.1f} times", [speed["+ kept memory"] / speed["+ small maps side by side"]]),
         ("takes {:.0f} ms, one of residual-110 {:.0f} ms", [speed["depth: 20"], speed["depth: 110"]]),
-        ("the loop is {:.1f} times as fast", [speed["fit: bfloat16"] / speed["textbook"]]),
+        ("as fast; on the EPYC a little less, {:.1f} times",
+         [other["+ kept memory"] / other["+ small maps side by side"]]),
+        ("{:.1f} times as fast on the Xeon, {:.1f} times on the EPYC",
+         [where["fit: bfloat16"] / where["textbook"] for where in (speed, other)]),
+        ("a cycle of 14 epochs instead of 5: {:.1f} to {:.1f} times", [big / max(seconds), big / min(seconds)]),
     ]
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
         "06_gradients": chapter_06, "08_inside": chapter_08, "09_super_resolution": chapter_09,
-        "10_pretrained": chapter_10, "A_fair_race": appendix_a, "B_speed": appendix_b}
+        "10_pretrained": chapter_10, "11_thousand_layers": chapter_11, "A_fair_race": appendix_a,
+        "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
