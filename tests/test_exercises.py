@@ -64,6 +64,15 @@ WRONG = {
     "06_gradients check_spoiler": [
         ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
         ("both", "one of the four")],
+    "07_without_shortcuts check_decay": [
+        ((1.2, 1.19), "a twentieth"), ((1.14, 0.19), "that is V"), ((1.14, 1.14), "How large was it"),
+        ((1.14, 1.2), "How large was it")],
+    "07_without_shortcuts check_folded": [
+        ((-1, -1.5), "a kernel too"), ((0, -1.5), "of its own"), ((0.5, -1.5), "as often as"), ((1, -2), "Three norms"),
+        ((1, -4), "after it has multiplied")],
+    "07_without_shortcuts check_zero_factor": [
+        (("both", "both"), "multiplied by"), (("neither", "factor"), "not zero"), (("factor", "factor"), "the second"),
+        (("factor", "kernels"), "the second")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [

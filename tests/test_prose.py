@@ -203,6 +203,69 @@ def chapter_06():
     ]
 
 
+def ended(name, passes=5, column="train_error"):
+    """Errors in per cent after the last pass, of the seeds that are reported."""
+    table = record(name).query(f"seed > 0 and epochs == {passes} and epoch == {passes}")
+    return 100 * table.set_index(["kind", "seed"])[column]
+
+
+def chapter_07():
+    every, delta = ended("suspects"), "delta and 0.1 noise"
+    train, test = every.groupby("kind").mean(), ended("suspects", column="test_error").groupby("kind").mean()
+    all_bare = ended("without_shortcuts").rename(lambda kind: kind.removeprefix("no norm: "), level="kind")
+    bare = all_bare.groupby("kind").mean()
+    first = record("without_shortcuts").query("seed == 0").groupby(["kind", "rate"]).train_error.last() * 100
+    later = ended("without_shortcuts", 20).groupby("kind").mean()
+    later_test = ended("without_shortcuts", 20, "test_error").groupby("kind").mean()
+    gpu = record("batch_test").query("batch_size == 128 and rate == 0.03 and epoch == 5").train_error
+    folds = record("without_shortcuts").dropna(subset="net")
+    alike = record("without_shortcuts").query("step == 0").groupby("kind").likeness.mean()
+    alike = alike.rename(lambda kind: kind.removeprefix("no norm: "))
+
+    def closed(means):
+        """Of the gap from plain to residual, what the delta net with matched norm closes, in per cent."""
+        return 100 * (means["plain"] - means["delta, matched norm"]) / (means["plain"] - means["residual"])
+
+    wire = train["delta and 0.03 noise"] - train["residual"]
+    norm = [bare["delta-orthogonal"] - train["delta and 0.03 noise"], bare["SkipInit"] - train["residual"]]
+    return [
+        ("No wire, and {:.1f} % instead of {:.1f} %.", train[[delta, "plain"]]),
+        ("is still ahead, at {:.1f} %", [train["residual"]]),
+        ("on new pictures it is {:.1f} % against {:.1f} %", test[["residual", delta]]),
+        ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
+        ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
+        ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]]),
+        ("plain-56 with norm on that GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
+        ("SkipInit trains: {:.1f} %, {} points below plain-56 with norm",
+         [bare["SkipInit"], *words(train["plain"] - bare["SkipInit"], 10.5, 11.5, "eleven")]),
+        ("not even a wire: {:.1f} %", [bare["delta-orthogonal"]]),
+        ("without norm, ends at {:.1f} %", [bare["delta"]]),
+        ("*Fixup* gets to {:.0f} and {:.0f} %, and one run of three stays at chance", sorted(all_bare["Fixup"])[:2]),
+        ("*Unit variance* ends at {:.0f} to {:.0f} %", [f(all_bare["unit variance"]) for f in (min, max)]),
+        ("(a mean cosine of {:.2f}; {:.2f} and {:.2f} in the delta nets)",
+         alike[["unit variance", "delta", "delta-orthogonal"]]),
+        ("the last two had done well, {:.0f} and {:.0f} %",
+         [first["no norm: Fixup", 0.03], first["no norm: unit variance", 0.001]]),
+        ("it is worth {} to {} points, with the wire or without",
+         [*words(norm[0], 10.5, 11.5, "eleven"), *words(norm[1], 13.5, 14.5, "fourteen")]),
+        ("The wire is worth {}, and only beside the norm", words(wire, 2.5, 3.5, "three")),
+        ("more than that: {:.1f} % after twenty passes", [later["plain"]]),
+        ("was at {:.1f} % after five", [train["residual"]]),
+        ("the delta net closes {:.0f} %, {} after five passes: it ends at {:.1f} %",
+         [closed(later), *words(closed(later) - closed(train), -0.5, 0.5, "no more and no less than"),
+          later["delta, matched norm"]]),
+        ("{:.1f} % for plain, {:.1f} % for delta and {:.1f} % for residual",
+         later_test[["plain", "delta, matched norm", "residual"]]),
+        ("of ten thousand answers {} differ",
+         words(2000 * (1 - folds[folds.net == "folded"].equal).sum(), 2.9, 3.1, "three")),
+        ("ends at {:.1f} %, behind the delta nets", [bare["RepVGG"]]),
+        ("the lead there is {:.1f} points", [later_test["delta, matched norm"] - later_test["residual"]]),
+        ("{} points to the best delta net after five passes; {} to the one that was run for twenty",
+         [*words(wire, 2.5, 3.5, "three"), *words(later["delta, matched norm"] - later["residual"], 3.5, 4.5, "four")]),
+        ("which leaves plain-56 at {:.1f} %", [train["plain"]]),
+    ]
+
+
 def chapter_08():
     table = record("lesions")
     nets = {name: rows for name, rows in table.groupby("net")}
@@ -443,9 +506,9 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "06_gradients": chapter_06, "08_inside": chapter_08, "09_super_resolution": chapter_09,
-        "10_pretrained": chapter_10, "11_thousand_layers": chapter_11, "A_fair_race": appendix_a,
-        "B_speed": appendix_b}
+        "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
+        "09_super_resolution": chapter_09, "10_pretrained": chapter_10, "11_thousand_layers": chapter_11,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
