@@ -235,7 +235,7 @@ def chapter_07():
         ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
         ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
         ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]]),
-        ("plain-56 with norm on that GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
+        ("plain-56 with norm on the GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
         ("SkipInit trains: {:.1f} %, {} points below plain-56 with norm",
          [bare["SkipInit"], *words(train["plain"] - bare["SkipInit"], 10.5, 11.5, "eleven")]),
         ("not even a wire: {:.1f} %", [bare["delta-orthogonal"]]),
