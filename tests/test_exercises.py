@@ -81,6 +81,13 @@ WRONG = {
     "08_inside check_better": [
         (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
         (([1, 6], 8), "only by")],
+    "09_super_resolution check_decibels": [
+        ((3, 3), "not half its square"), ((5, 6), "a factor of two"), ((3, 5), "square of an error")],
+    "09_super_resolution check_better": [
+        (("B", "B"), "four logarithms"), (("A", "A"), "largest by far"), (("C", "B"), "answer with")],
+    "09_super_resolution check_added": [
+        (("wrong", "wrong", "wrong"), "neither is 1"), (("raises", "right", "wrong"), "from the right"),
+        (("raises", "wrong", "right"), "one channel")],
     "10_pretrained check_frozen": [
         (("same", "same", "same", "other"), "not a parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],

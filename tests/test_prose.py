@@ -24,6 +24,7 @@ PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how m
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
     "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
+    "09_super_resolution": ["CC BY 2.0), *astro", "CC BY 2.0) and *camera"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
     "11_thousand_layers": ["7.93 % of the test pictures wrong against 6.61", "4.92 % against 5.46",
@@ -330,6 +331,72 @@ def chapter_08():
          right(residual)[["0.0", "2.2"]])]
 
 
+def chapter_09():
+    table = record("super_resolution")
+    by_rule = table[table.depth == 0].set_index(["pictures", "arm"]).psnr
+    runs = table[(table.seed > 0) & (table.step == 300)]
+    ends = {key: rows.set_index("seed").psnr for key, rows in runs.groupby(["pictures", "arm", "depth"])}
+    picture, difference = ({depth: ends["clothes", arm, depth] for depth in (2, 4, 8, 16, 32)}
+                           for arm in ("picture", "difference"))
+    lead = {depth: difference[depth] - picture[depth] for depth in picture}
+    shallow = np.concatenate([lead[depth] for depth in (2, 4, 8)])
+    ahead = sum((ends["clothes", "delta start", depth] > picture[depth]).sum() for depth in picture)
+    chosen = runs[(runs.pictures == "clothes") & (runs.depth <= 16)].groupby(["arm", "depth"]).lr.first()
+    seed_0 = table[(table.seed == 0) & (table.step == 300)].set_index(["pictures", "arm", "depth", "lr"]).psnr
+    bicubic, linear = (by_rule["nature", rule] for rule in ("bicubic", "linear"))
+    array = functools.partial(records.recorded_array, "super_resolution")
+
+    def span(arm, depth):
+        return [ends["clothes", arm, depth].min(), ends["clothes", arm, depth].max()]
+
+    def read(arm, depth, after, seeds=(1, 2, 3, 4)):
+        return sorted(100 * array("readable", pictures="clothes", arm=arm, depth=depth, seed=seed)[after][-1]
+                      for seed in seeds)
+
+    def kept(name, arm, depth=0, lr=0.0):
+        return array(name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
+
+    def squared(*made):
+        return np.square(kept("made", *made) - kept("truth", "bicubic")).mean((1, 2))
+
+    def decibels(error):
+        return -10 * np.log10(error)
+
+    nets = [squared("difference", 4, 0.003), squared("bicubic")]
+    return [
+        ("In the end: {:.1f} to {:.1f} dB with 8 layers, {:.1f} to {:.1f} with 32",
+         span("picture", 8) + span("picture", 32)),
+        ("in each seed, by {:.1f} to {:.1f} dB", [lead[32].min(), lead[32].max()]),
+        ("it is ahead in {} of {} pairs, by a median of {:.1f} dB",
+         [(shallow > 0).sum(), len(shallow), np.median(shallow)]),
+        ("Two seeds end ahead, by {:.1f} and {:.1f} dB", sorted(lead[16][lead[16] > 0])),
+        ("fall to {:.1f} and {:.1f} dB", sorted(difference[16][lead[16] < 0])),
+        ("gets {:.1f} dB at it", [seed_0["clothes", "difference", 16, chosen["difference", 16]]]),
+        ("its median is {:.1f} dB above nearest, {:.1f} above bicubic and {:.1f} above the linear map",
+         [difference[8].median() - by_rule["clothes", rule] for rule in ("nearest", "bicubic", "linear")]),
+        ("it has {:.1f} to {:.1f} dB, and the blocks, which beat it in each seed, {:.1f} to {:.1f}",
+         span("difference", 32) + span("blocks", 32)),
+        ("has {:.1f} to {:.1f} dB with 32 layers. It is ahead of the picture net at each depth in each seed, {} times",
+         [*span("delta start", 32), ahead]),
+        ("with 16 layers it has {:.1f} to {:.1f} dB", span("delta start", 16)),
+        ("Of the {} nets of up to 16 layers {} chose", [len(chosen), (chosen == 0.01).sum()]),
+        ("{:.0f} to {:.0f} % of it can be read with 8 layers, {:.0f} to {:.0f} % with 16, {:.0f} to {:.0f} % with 32",
+         [read("picture", depth, 0)[i] for depth in (8, 16, 32) for i in (0, -1)]),
+        ("the picture net ends with {:.0f} to {:.0f} %", [read("picture", 32, 1)[i] for i in (0, -1)]),
+        ("end with {:.0f} and {:.0f} %, the other two with {:.0f} and {:.0f} %, and all four within {:.1f} dB",
+         [*read("difference", 4, 1), difference[4].max() - difference[4].min()]),
+        ("fell to bicubic end with {:.0f} and {:.0f} %", read("difference", 16, 1, lead[16].index[lead[16] < 0])),
+        ("end {:.1f} and {:.1f} dB *below* bicubic", sorted(bicubic - ends["nature", "picture", 4])),
+        ("it ends {:.1f} and {:.1f} dB below bicubic", sorted(bicubic - ends["nature", "difference", 16])),
+        ("with 16 layers: {:.1f} dB)", [ends["nature", "picture", 16].min()]),
+        ("which bicubic gets to {:.0f} dB", [decibels(nets[1])[10]]),
+        ("Of the twelve that were kept {} are like that",
+         words((decibels(nets[1]) > 45).sum(), 4, 5, "four")),
+        ("is ahead of bicubic, {:.1f} to {:.1f}", [decibels(error.mean()) for error in nets]),
+        ("it is behind, {:.1f} to {:.1f}", [decibels(error).mean() for error in nets]),
+        ("bicubic has {:.1f} dB here and the linear map {:.1f}", [bicubic, linear])]
+
+
 def chapter_10():
     runs = record("transfer").fillna({"choosing_error": 0.9, "test_error": 0.9})
     runs = runs.groupby(["arm", "examples", "setting"])[["choosing_error", "test_error"]].mean()
@@ -440,8 +507,8 @@ def appendix_b():
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
         "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
-        "10_pretrained": chapter_10, "11_thousand_layers": chapter_11, "A_fair_race": appendix_a,
-        "B_speed": appendix_b}
+        "09_super_resolution": chapter_09, "10_pretrained": chapter_10, "11_thousand_layers": chapter_11,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)
