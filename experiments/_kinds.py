@@ -2,6 +2,7 @@
 gets the rate that suits it."""
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -137,15 +138,17 @@ def likeness(net, X, layer):
 
 def measure(net, data, agreement=True, batch_size=128):
     """What the suspects are told apart by, on the first training pictures: `size_ratio`, the gradient's norm in the
-    first layer over that in the last convolution, the same for relative norms and products; rank of what
-    enters the head and the last block, and likeness of the latter; agreement of four batches and along four lines, with
-    the batches' statistics and, `fixed_`, with those of 1,000 pictures."""
+    first layer over that in the last convolution, the same for relative norms and products (left out where the last is
+    0); rank of what enters the head and the last block, and likeness of the latter; agreement of four batches and along
+    four lines, with the batches' statistics and, `fixed_`, with those of 1,000 pictures."""
     X, y = data.X_train, data.y_train
     layers = d2l.gradient_norms(net, X[:batch_size], y[:batch_size])
     first, last = layers.iloc[0], layers.iloc[-2]
     block = f"layer3.{len(net.stages[-1]) - 1}"
-    row = {"size_ratio": first.gradient / last.gradient, "relative_ratio": first.relative / last.relative,
-           "product_ratio": first["product"] / last["product"], "rank": d2l.effective_rank(net, X[:256]),
+    sizes = {"size": "gradient", "relative": "relative", "product": "product"}
+    row = {f"{name}_ratio": first[size] / last[size] for name, size in sizes.items()
+           if 0 < last[size] < math.inf}
+    row |= {"rank": d2l.effective_rank(net, X[:256]),
            "block_rank": d2l.effective_rank(net, X[:256], block), "likeness": likeness(net, X[:256], block)}
     normed = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     for name, tried, train in [("", net, True)] + [("fixed_", settled(net, X[:1000]), False)] * normed:

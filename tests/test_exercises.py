@@ -64,6 +64,15 @@ WRONG = {
     "06_gradients check_spoiler": [
         ("low-bad", "predicts"), ("high-good", "predicts this"), ("later", "about the start"),
         ("both", "one of the four")],
+    "07_without_shortcuts check_decay": [
+        ((1.2, 1.19), "a twentieth"), ((1.14, 0.19), "that is V"), ((1.14, 1.14), "How large was it"),
+        ((1.14, 1.2), "How large was it")],
+    "07_without_shortcuts check_folded": [
+        ((-1, -1.5), "a kernel too"), ((0, -1.5), "of its own"), ((0.5, -1.5), "as often as"), ((1, -2), "Three norms"),
+        ((1, -4), "after it has multiplied")],
+    "07_without_shortcuts check_zero_factor": [
+        (("both", "both"), "multiplied by"), (("neither", "factor"), "not zero"), (("factor", "factor"), "the second"),
+        (("factor", "kernels"), "the second")],
     "08_inside check_stale": [
         ("before", "does not notice"), ("own", "thrown away"), ("all", "upstream"), ("both", "one of the four")],
     "08_inside check_paths": [
@@ -72,6 +81,13 @@ WRONG = {
     "08_inside check_better": [
         (([1], 1), "out already"), (([], 1), "costs 69.8 points"), (([9], 1), "points more"),
         (([1, 6], 8), "only by")],
+    "09_super_resolution check_decibels": [
+        ((3, 3), "not half its square"), ((5, 6), "a factor of two"), ((3, 5), "square of an error")],
+    "09_super_resolution check_better": [
+        (("B", "B"), "four logarithms"), (("A", "A"), "largest by far"), (("C", "B"), "answer with")],
+    "09_super_resolution check_added": [
+        (("wrong", "wrong", "wrong"), "neither is 1"), (("raises", "right", "wrong"), "from the right"),
+        (("raises", "wrong", "right"), "one channel")],
     "10_pretrained check_frozen": [
         (("same", "same", "same", "other"), "not a parameter"), (("other", "other", "other", "other"), "freeze do"),
         (("same", "other", "other", "other"), "freeze do"), (("same", "same", "other", "same"), "after the freeze")],
@@ -80,6 +96,14 @@ WRONG = {
     "10_pretrained check_report": [
         ("fine-tuned", "better than"), ("deeper", "another question"), ("more test pictures", "far enough"),
         ("scratch", "one of the four")],
+    "11_thousand_layers check_runs": [
+        (1, "all blocks"), (7, "by nine"), (20, "more than its input"), (400, "single block"), (61, "write down")],
+    "11_thousand_layers check_stream": [
+        ((27, 27), "in the branches"), ((54, 0), "one is in the branch"), ((56, 0), "not blocks"),
+        ((9, 0), "one stage"), ((28, 0), "how many sums")],
+    "11_thousand_layers check_step": [
+        (lambda f, x, h: x + h * f(x), "Euler's"), (lambda f, x, h: x, "does not fall"),
+        (lambda f, x, h: x + h / 2 * f(x + h / 2 * f(x)), "does not fall")],
     "B_speed check_bottleneck": [(25, "everything"), (15, "only the part"), (40, "still"), (100, "add up")],
     "B_speed check_wide": [
         ((192, 0), "mix"), ((320, 0.4), "one of zeros"), ((256, 1 / 3), "one picture"), ((256, 0.75), "share")],

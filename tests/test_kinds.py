@@ -1,6 +1,7 @@
 """What the experiments of chapters 06 to 08 rest on: how a rate is chosen, what each kind of net is at its start."""
 
 import copy
+import math
 import sys
 
 import pandas as pd
@@ -120,6 +121,16 @@ def test_skipinit_and_fixup_begin_as_the_shortcut_alone_and_everything_learns_in
             F.cross_entropy(net(X), y).backward()
             optimizer.step()
         assert all(p.grad is not None and p.grad.any() for name, p in net.named_parameters()), kind
+
+
+@pytest.mark.parametrize("kind", ["no norm: SkipInit", "no norm: Fixup"])
+def test_a_ratio_to_a_gradient_of_zero_is_left_out_and_the_run_counts(kind, data):
+    ratios = {"size_ratio", "relative_ratio", "product_ratio"}
+    kind = without.KINDS[kind]
+    row = kinds.measure(kind.make(0, data, 8), data, batch_size=16)
+    assert not ratios & set(row)
+    assert all(math.isfinite(value) for value in row.values())
+    assert ratios < set(kinds.measure(kinds.Kind("A").make(0, data, 8), data, batch_size=16))
 
 
 def test_a_tailored_chain_has_the_likeness_that_was_asked_for():

@@ -13,6 +13,7 @@ from torchvision import models
 
 import d2l_utils as d2l
 from d2l_utils.anatomy import part_table
+from d2l_utils.book import records
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 UNITS = r"%|points|times|ms|GFLOP/s|pictures|images|megabytes|MB"
@@ -23,8 +24,12 @@ PICTURES = re.compile(r"[\d,]+ (?:pictures|images)")                     # how m
 QUOTED = {                             # of a paper, a meter, a benchmark: no record of ours has these
     "03_residual_block": ["section 3.3", "in 4.1", "25.03, 24.52 and 24.19 %"],
     "06_gradients": ["section 4.1"], "08_inside": ["is 0.06"],
+    "09_super_resolution": ["CC BY 2.0), *astro", "CC BY 2.0) and *camera"],
     "10_pretrained": ["4 to 5 points", "CC BY 2.0", "CC BY 4.0", "torchvision 0.13", "1.3 million", "section 4.1",
                       "to 80.4 %"],
+    "11_thousand_layers": ["7.93 % of the test pictures wrong against 6.61", "4.92 % against 5.46",
+                           "from 6.61 to 6.37 %", "from 5.93 to 5.46 %", "from 7.61 to 4.92 %",
+                           "to 4.91 %", "leaves 90 %"],
     "A_fair_race": ["section 4.1", "section 4.2", "(27.94 % plain, 27.88 % residual", "28.54 against 25.03 %"],
     "B_speed": ["100 % busy", "rate 0.05", "to 92 %", "gets 92 %", "reached 92 %"]}
 
@@ -160,7 +165,22 @@ def chapter_06():
     first = record("degradation_rate").query("recipe == 'standard' and lr == 0.03 and epoch == 10")
     first = d2l.by_seed(first, "train_error", "depth", shortcut=None).mean() * 100
     spoiler = start.agreement["random, matched norm"] / start.agreement["plain"]
+    deep = record("gradients").query("start == 'he' and depth == 56 and step == 0")
+    size = deep[(deep.norm == "batch") & (deep.shortcut == "none")].size_ratio
+    loss = deep[(deep.norm == "none") & (deep.shortcut == "A")].batch_loss
+    batches = record("batch_test").query("rate == 0.03")
+    agreement = batches.groupby(["step", "batch_size"]).agreement.mean()
+    ends = batches[batches.epoch.notna()].groupby(["batch_size", "seed"]).tail(1)
+    ends = 100 * ends.groupby("batch_size")[["train_error", "test_error"]].mean()
+    small = record("without_shortcuts").query("kind == 'plain' and epochs == 20 and epoch == 20")
     return [
+        ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
+        ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
+        ("from {:.2f} to {:.2f} at the start and from {:.2f} to {:.2f} after 100 steps",
+         [agreement[step, size] for step in (0, 100) for size in (128, 2048)]),
+        ("training error falls from {:.1f} to {:.1f} and {:.1f} %", ends.train_error),
+        ("test error from {:.1f} to {:.1f} and {:.1f} %", ends.test_error),
+        ("*more* good: {:.1f} % against {:.1f}", [100 * small.train_error.mean(), ends.train_error[512]]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
@@ -180,6 +200,69 @@ def chapter_06():
         ("too ({:.2f}), though what is left of it after 100 steps does go with the end ({:.2f})",
          [rho("rank", 0), rho("rank", 100)]),
         ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
+    ]
+
+
+def ended(name, passes=5, column="train_error"):
+    """Errors in per cent after the last pass, of the seeds that are reported."""
+    table = record(name).query(f"seed > 0 and epochs == {passes} and epoch == {passes}")
+    return 100 * table.set_index(["kind", "seed"])[column]
+
+
+def chapter_07():
+    every, delta = ended("suspects"), "delta and 0.1 noise"
+    train, test = every.groupby("kind").mean(), ended("suspects", column="test_error").groupby("kind").mean()
+    all_bare = ended("without_shortcuts").rename(lambda kind: kind.removeprefix("no norm: "), level="kind")
+    bare = all_bare.groupby("kind").mean()
+    first = record("without_shortcuts").query("seed == 0").groupby(["kind", "rate"]).train_error.last() * 100
+    later = ended("without_shortcuts", 20).groupby("kind").mean()
+    later_test = ended("without_shortcuts", 20, "test_error").groupby("kind").mean()
+    gpu = record("batch_test").query("batch_size == 128 and rate == 0.03 and epoch == 5").train_error
+    folds = record("without_shortcuts").dropna(subset="net")
+    alike = record("without_shortcuts").query("step == 0").groupby("kind").likeness.mean()
+    alike = alike.rename(lambda kind: kind.removeprefix("no norm: "))
+
+    def closed(means):
+        """Of the gap from plain to residual, what the delta net with matched norm closes, in per cent."""
+        return 100 * (means["plain"] - means["delta, matched norm"]) / (means["plain"] - means["residual"])
+
+    wire = train["delta and 0.03 noise"] - train["residual"]
+    norm = [bare["delta-orthogonal"] - train["delta and 0.03 noise"], bare["SkipInit"] - train["residual"]]
+    return [
+        ("No wire, and {:.1f} % instead of {:.1f} %.", train[[delta, "plain"]]),
+        ("is still ahead, at {:.1f} %", [train["residual"]]),
+        ("on new pictures it is {:.1f} % against {:.1f} %", test[["residual", delta]]),
+        ("which is near the identity, ends at {:.1f} %", [train["delta, matched norm"]]),
+        ("which is nowhere near it, ends at {:.1f} %", [train[delta]]),
+        ("the spoiler, ends at {:.1f} %", [train["random, matched norm"]]),
+        ("plain-56 with norm on the GPU end at {:.1f} to {:.1f} %", per_cent(gpu)),
+        ("SkipInit trains: {:.1f} %, {} points below plain-56 with norm",
+         [bare["SkipInit"], *words(train["plain"] - bare["SkipInit"], 10.5, 11.5, "eleven")]),
+        ("not even a wire: {:.1f} %", [bare["delta-orthogonal"]]),
+        ("without norm, ends at {:.1f} %", [bare["delta"]]),
+        ("*Fixup* gets to {:.0f} and {:.0f} %, and one run of three stays at chance", sorted(all_bare["Fixup"])[:2]),
+        ("*Unit variance* ends at {:.0f} to {:.0f} %", [f(all_bare["unit variance"]) for f in (min, max)]),
+        ("(a mean cosine of {:.2f}; {:.2f} and {:.2f} in the delta nets)",
+         alike[["unit variance", "delta", "delta-orthogonal"]]),
+        ("the last two had done well, {:.0f} and {:.0f} %",
+         [first["no norm: Fixup", 0.03], first["no norm: unit variance", 0.001]]),
+        ("it is worth {} to {} points, with the wire or without",
+         [*words(norm[0], 10.5, 11.5, "eleven"), *words(norm[1], 13.5, 14.5, "fourteen")]),
+        ("The wire is worth {}, and only beside the norm", words(wire, 2.5, 3.5, "three")),
+        ("more than that: {:.1f} % after twenty passes", [later["plain"]]),
+        ("was at {:.1f} % after five", [train["residual"]]),
+        ("the delta net closes {:.0f} %, {} after five passes: it ends at {:.1f} %",
+         [closed(later), *words(closed(later) - closed(train), -0.5, 0.5, "no more and no less than"),
+          later["delta, matched norm"]]),
+        ("{:.1f} % for plain, {:.1f} % for delta and {:.1f} % for residual",
+         later_test[["plain", "delta, matched norm", "residual"]]),
+        ("of ten thousand answers {} differ",
+         words(2000 * (1 - folds[folds.net == "folded"].equal).sum(), 2.9, 3.1, "three")),
+        ("ends at {:.1f} %, behind the delta nets", [bare["RepVGG"]]),
+        ("the lead there is {:.1f} points", [later_test["delta, matched norm"] - later_test["residual"]]),
+        ("{} points to the best delta net after five passes; {} to the one that was run for twenty",
+         [*words(wire, 2.5, 3.5, "three"), *words(later["delta, matched norm"] - later["residual"], 3.5, 4.5, "four")]),
+        ("which leaves plain-56 at {:.1f} %", [train["plain"]]),
     ]
 
 
@@ -210,7 +293,23 @@ def chapter_08():
     rest = out.drop(columns="0.0")
     others = [full.mean(), *(full - out["0.0"]), rest.min(axis=None), rest.max(axis=None)]
     renewed, swapped = right(residual, "removed", "estimated"), right(residual, "swapped", "estimated")
+    read = 100 * (1 - record("probes").groupby(["shortcut", "block"])[["probe_error", "exit_error"]].mean())
+    probe, exits = read.probe_error.unstack(), read.exit_error.unstack()
+    maps = [(seed, directions, depth, kind) for seed, directions in ((0, 1), (0, 2), (1, 2))
+            for depth in (20, 56) for kind in (None, "A")]
+    maps = [records.recorded_array("landscape", f"{directions} batch", seed=seed, depth=depth, shortcut=kind)
+            for seed, directions, depth, kind in maps]
+    bowls = [(losses < 1).mean() for losses in maps]
+    walls = record("landscape").query("statistics == 'running' and depth == 56").set_index(["directions", "shortcut"])
+    walls = walls.highest.unstack()
     return [
+        ("from {:.0f} or {:.0f} % behind the first convolution to {:.0f} % at the end",
+         [probe[0]["A"], probe[0]["none"], probe[9].mean()]),
+        ("where they differ, by {:.1f} points at most", [(probe.loc["none"] - probe.loc["A"]).max()]),
+        ("put there, gets {:.0f} % right", [exits[8]["none"]]),
+        ("{:.0f} % after block 7, then {:.0f}, then {:.0f}.", exits.loc["A", 7:]),
+        ("below 1 on {:.0f} to {:.0f} % of them", per_cent(bowls)),
+        ("over {} times as high as residual-56", words((walls.none / walls.A).min(), 200, 250, "200")),
         ("and gets {:.1f} % of 10,000 test pictures right", [whole(residual)]),
         ("Without its first block the net gets {:.0f} % right", [right(residual)["0.0"]]),
         ("Without its ninth it gets {:.0f} %", [right(residual)["2.2"]]),
@@ -232,6 +331,72 @@ def chapter_08():
          right(residual)[["0.0", "2.2"]])]
 
 
+def chapter_09():
+    table = record("super_resolution")
+    by_rule = table[table.depth == 0].set_index(["pictures", "arm"]).psnr
+    runs = table[(table.seed > 0) & (table.step == 300)]
+    ends = {key: rows.set_index("seed").psnr for key, rows in runs.groupby(["pictures", "arm", "depth"])}
+    picture, difference = ({depth: ends["clothes", arm, depth] for depth in (2, 4, 8, 16, 32)}
+                           for arm in ("picture", "difference"))
+    lead = {depth: difference[depth] - picture[depth] for depth in picture}
+    shallow = np.concatenate([lead[depth] for depth in (2, 4, 8)])
+    ahead = sum((ends["clothes", "delta start", depth] > picture[depth]).sum() for depth in picture)
+    chosen = runs[(runs.pictures == "clothes") & (runs.depth <= 16)].groupby(["arm", "depth"]).lr.first()
+    seed_0 = table[(table.seed == 0) & (table.step == 300)].set_index(["pictures", "arm", "depth", "lr"]).psnr
+    bicubic, linear = (by_rule["nature", rule] for rule in ("bicubic", "linear"))
+    array = functools.partial(records.recorded_array, "super_resolution")
+
+    def span(arm, depth):
+        return [ends["clothes", arm, depth].min(), ends["clothes", arm, depth].max()]
+
+    def read(arm, depth, after, seeds=(1, 2, 3, 4)):
+        return sorted(100 * array("readable", pictures="clothes", arm=arm, depth=depth, seed=seed)[after][-1]
+                      for seed in seeds)
+
+    def kept(name, arm, depth=0, lr=0.0):
+        return array(name, pictures="nature", arm=arm, depth=depth, lr=lr, seed=0) / 255
+
+    def squared(*made):
+        return np.square(kept("made", *made) - kept("truth", "bicubic")).mean((1, 2))
+
+    def decibels(error):
+        return -10 * np.log10(error)
+
+    nets = [squared("difference", 4, 0.003), squared("bicubic")]
+    return [
+        ("In the end: {:.1f} to {:.1f} dB with 8 layers, {:.1f} to {:.1f} with 32",
+         span("picture", 8) + span("picture", 32)),
+        ("in each seed, by {:.1f} to {:.1f} dB", [lead[32].min(), lead[32].max()]),
+        ("it is ahead in {} of {} pairs, by a median of {:.1f} dB",
+         [(shallow > 0).sum(), len(shallow), np.median(shallow)]),
+        ("Two seeds end ahead, by {:.1f} and {:.1f} dB", sorted(lead[16][lead[16] > 0])),
+        ("fall to {:.1f} and {:.1f} dB", sorted(difference[16][lead[16] < 0])),
+        ("gets {:.1f} dB at it", [seed_0["clothes", "difference", 16, chosen["difference", 16]]]),
+        ("its median is {:.1f} dB above nearest, {:.1f} above bicubic and {:.1f} above the linear map",
+         [difference[8].median() - by_rule["clothes", rule] for rule in ("nearest", "bicubic", "linear")]),
+        ("it has {:.1f} to {:.1f} dB, and the blocks, which beat it in each seed, {:.1f} to {:.1f}",
+         span("difference", 32) + span("blocks", 32)),
+        ("has {:.1f} to {:.1f} dB with 32 layers. It is ahead of the picture net at each depth in each seed, {} times",
+         [*span("delta start", 32), ahead]),
+        ("with 16 layers it has {:.1f} to {:.1f} dB", span("delta start", 16)),
+        ("Of the {} nets of up to 16 layers {} chose", [len(chosen), (chosen == 0.01).sum()]),
+        ("{:.0f} to {:.0f} % of it can be read with 8 layers, {:.0f} to {:.0f} % with 16, {:.0f} to {:.0f} % with 32",
+         [read("picture", depth, 0)[i] for depth in (8, 16, 32) for i in (0, -1)]),
+        ("the picture net ends with {:.0f} to {:.0f} %", [read("picture", 32, 1)[i] for i in (0, -1)]),
+        ("end with {:.0f} and {:.0f} %, the other two with {:.0f} and {:.0f} %, and all four within {:.1f} dB",
+         [*read("difference", 4, 1), difference[4].max() - difference[4].min()]),
+        ("fell to bicubic end with {:.0f} and {:.0f} %", read("difference", 16, 1, lead[16].index[lead[16] < 0])),
+        ("end {:.1f} and {:.1f} dB *below* bicubic", sorted(bicubic - ends["nature", "picture", 4])),
+        ("it ends {:.1f} and {:.1f} dB below bicubic", sorted(bicubic - ends["nature", "difference", 16])),
+        ("with 16 layers: {:.1f} dB)", [ends["nature", "picture", 16].min()]),
+        ("which bicubic gets to {:.0f} dB", [decibels(nets[1])[10]]),
+        ("Of the twelve that were kept {} are like that",
+         words((decibels(nets[1]) > 45).sum(), 4, 5, "four")),
+        ("is ahead of bicubic, {:.1f} to {:.1f}", [decibels(error.mean()) for error in nets]),
+        ("it is behind, {:.1f} to {:.1f}", [decibels(error).mean() for error in nets]),
+        ("bicubic has {:.1f} dB here and the linear map {:.1f}", [bicubic, linear])]
+
+
 def chapter_10():
     runs = record("transfer").fillna({"choosing_error": 0.9, "test_error": 0.9})
     runs = runs.groupby(["arm", "examples", "setting"])[["choosing_error", "test_error"]].mean()
@@ -250,6 +415,40 @@ def chapter_10():
          [arithmetic[1] / arithmetic[0], *words(right["152 V1"] - right["18 V1"], 8.4, 8.6, "eight and a half")]),
         ("A better recipe for the same ResNet-50 buys {}",
          words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
+
+
+def chapter_11():
+    cost = record("depth_cost").groupby(["kept", "depth"]).median(numeric_only=True).xs(1202, level="depth")
+    took = record("depth_cost").pivot(index=["depth", "seed"], columns="kept", values="processor_ms")
+    saved = 1 - cost.peak_MiB / cost.peak_MiB["all"]
+    runs = record("preactivation")
+    ends = runs[runs.epoch == runs.groupby("depth").epoch.transform("max")]
+    seeds = ends.groupby(["depth", "order", "lr"]).seed.transform("size")
+    best = ends[seeds > 1].pivot(index="seed", columns=["depth", "order"]) * 100
+    new, trained = (best[error].xs("original", axis=1, level="order") - best[error].xs("pre-activation", axis=1,
+                    level="order") for error in ("test_error", "train_error"))
+    broken = ends[(ends.order == "original") & (ends.lr == 0.1) & (ends.depth > 20)].set_index("depth").train_error
+    ahead = [int(sum(new[depth] > 0)) for depth in (56, 110)]
+    one = ends[(ends.lr == 0.03) & (ends.seed == 0) & (ends.width == 16)].pivot(index="depth", columns="order")
+    first = all((one[error]["original"] < one[error]["pre-activation"]).all()
+                for error in ("test_error", "train_error"))
+    deep = [best[error][164, order].mean() for error in ("train_error", "test_error")
+            for order in ("pre-activation", "original")]
+    return [
+        ("24 runs keep {:.0f} maps instead of {:,}", [24 + 4 * 600 / 24 - 1, 4 * 600]),
+        ("1,202 layers take {:.0f} MiB. The square root saves a {} of that, a checkpoint for every block {:.0f} %",
+         [cost.peak_MiB["all"], *words(saved["sqrt"], 0.3, 0.37, "third"), 100 * saved["block"]]),
+        ("and take {:.0f} MiB each", [cost.parameters["all"] * 4 / 2**20]),
+        ("{:.0f} MiB of numbers, occupies {:.0f}.", [cost.parameters["all"] * 4 / 2**20, cost.weights_MiB["all"]]),
+        ("{:.1f} times as long at the median", [(took["sqrt"] / took["all"]).median()]),
+        ("pre-activation is ahead in {} of 3 seeds, by {:.1f} and {:.1f} points on average. But these are {:.0f} and "
+         "{:.0f} of 2,000 pictures", [min(ahead), *new[[56, 110]].mean(), *20 * new[[56, 110]].mean()]),
+        ("behind at 56 layers and {} at 110", words(trained[110].mean(), -0.5, 0.5, "level")),
+        ("It has {:.1f} % of the training pictures wrong against {:.1f}, and {:.1f} % of the new ones against {:.1f}",
+         deep),
+        ("the original order is *{}* at every depth", ["ahead" if first else "?"]),
+        ("({:.0f}, {:.0f} and {:.0f} % of the training pictures wrong, one run each)", 100 * broken[[56, 110, 164]]),
+    ]
 
 
 def appendix_a():
@@ -307,8 +506,9 @@ def appendix_b():
 
 
 SAID = {"01_degradation": chapter_01, "02_identity": chapter_02, "04_resnet": chapter_04, "05_training": chapter_05,
-        "06_gradients": chapter_06, "08_inside": chapter_08, "10_pretrained": chapter_10, "A_fair_race": appendix_a,
-        "B_speed": appendix_b}
+        "06_gradients": chapter_06, "07_without_shortcuts": chapter_07, "08_inside": chapter_08,
+        "09_super_resolution": chapter_09, "10_pretrained": chapter_10, "11_thousand_layers": chapter_11,
+        "A_fair_race": appendix_a, "B_speed": appendix_b}
 
 
 @pytest.mark.parametrize("page", SAID)

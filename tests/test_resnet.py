@@ -5,18 +5,22 @@ import functools
 import inspect
 import pickle
 import re
+import warnings
 
 import pytest
 import torch
 from torch import fx, nn
 from torch.ao.quantization.quantize_fx import fuse_fx
-from torch.fx.experimental.optimization import fuse
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import d2l_utils as d2l
 from d2l_utils import resnet
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)          # torch 2.11 uses what it has deprecated itself
+    from torch.fx.experimental.optimization import fuse
 
 DEPTHS = (18, 34, 50, 101, 152)
 BLOCKS = (d2l.Residual, d2l.Bottleneck, d2l.PreActResidual, d2l.PreActBottleneck)
