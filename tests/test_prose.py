@@ -406,6 +406,8 @@ def chapter_10():
     arithmetic = [getattr(models, f"ResNet{depth}_Weights").IMAGENET1K_V1.meta["_ops"] for depth in (18, 152)]
     right = {name: getattr(models, f"ResNet{name[:-3]}_Weights")[f"IMAGENET1K_{name[-2:]}"].meta["_metrics"][
         "ImageNet-1K"]["acc@1"] for name in ("18 V1", "152 V1", "50 V1", "50 V2")}
+    latency = record("latency").pivot(index="seed", columns=["batch", "net"], values="processor_ms")
+    took, groups = latency.median(), latency[64, "resnext50_32x4d"] / latency[64, "resnet50"]
     return [
         ("With five of each it is {:.0f} points", lead[:1]),
         ("with a hundred {} a point", words(lead[1], 0.3, 0.7, "half")),
@@ -414,7 +416,9 @@ def chapter_10():
         ("{:.1f} times the arithmetic buys {} points",
          [arithmetic[1] / arithmetic[0], *words(right["152 V1"] - right["18 V1"], 8.4, 8.6, "eight and a half")]),
         ("A better recipe for the same ResNet-50 buys {}",
-         words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five"))]
+         words(right["50 V2"] - right["50 V1"], 4.6, 5, "nearly five")),
+        ("ResNet-50 takes {} as long with", words(took[64, "resnet50"] / took[64, "resnet34"], 1.9, 2.1, "twice")),
+        ("groups cost {:.1f} to {:.1f} times", [groups.min(), groups.max()])]
 
 
 def chapter_11():

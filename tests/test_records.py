@@ -23,7 +23,7 @@ from d2l_utils.book import grids, records
 from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
-PENDING = {"latency"}                                                               # incomplete
+PENDING = set()                                                                     # incomplete
 # What has a value in some rows of a run only: removed sets, what the head fits, no stem, what is folded, 0 / 0, what is
 # measured at the end; and what a folded net that diverges has no more.
 PARTLY = {"mask", "exit_error", "likeness", "equal", "difference", "size_ratio", "relative_ratio", "product_ratio",
