@@ -177,6 +177,9 @@ def test_source_names_record_script_machines_minutes_commits_and_one_point(tmp_p
     assert page.code.text.startswith("python experiments/runs.py --only")
     assert [link["href"].removeprefix(records.REPOSITORY) for link in page.select("a")] == [
         "/blob/main/d2l_utils/recorded/runs.csv", "/blob/main/experiments/runs.py", "/commit/0123456789"]
+    (tmp_path / "runs.json").write_text(json.dumps([entries[0] | {"runs": 1, "seconds": 20}]))
+    d2l.source("runs", tmp_path)
+    assert "(1 run, A & B, under a minute; commit" in repr(shown[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
