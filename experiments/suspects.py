@@ -1,7 +1,8 @@
 """Chapter 06: twelve kinds of nets of 56 layers, fixed before the first run, and a control; 10,000 images at 14x14, the
 last 1,000 held out, 5 epochs. Each kind is tried on seed 0 at three rates or more, until the best on the held-out
-images lies between others; seeds 1 to 5 (1 to 3 of the minor kinds) are reported at that rate. Beside them what each
-suspect would be known by, at the start and after 10 and 100 steps, and the loss after 20.
+images lies between others (clipped is best at the highest, 1.0); seeds 1 to 5 (1 to 3 of the minor kinds) are reported
+at that rate. Beside them what each suspect would be known by, at the start and after 10 and 100 steps, and the loss
+after 20.
 
 The control, residual with equal steps, asks whether that remedy itself hurts; a verdict over kinds leaves it out: its
 start is residual's. Three kinds share plain's start.
