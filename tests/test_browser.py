@@ -227,6 +227,8 @@ def test_an_address_brings_the_state_back(page, visit):
 
 
 def test_a_guess_is_drawn_on_the_scale_of_what_was_measured(page):
+    for explorer in explorers(page):
+        explorer.start()
     for pad, figure in page.evaluate(SCALES):
         assert figure == pytest.approx(pad, rel=0.6), "the question and its figure differ in unit"
 
