@@ -49,7 +49,7 @@ serve:  ## serve the built book at http://localhost:8000 (PORT=8080 make serve: 
 check: lint  ## check what is quick to check: style, the chapters' form, unit tests (3 minutes; twenty times a day)
 	$(PYTEST) $(SIDE_BY_SIDE) tests $(SLOW:%=--ignore tests/test_%.py) -k "not smoke_corner"
 
-test: lint $(COLAB) $(WEB)  ## check everything: the above, a clean book build, notebooks, site, browser, wheel (10 minutes)
+test: lint $(COLAB) $(WEB)  ## check everything: the above, a clean book build, notebooks, site, browser, wheel (20 minutes)
 	rm -rf _build
 	$(MAKE) book
 	$(PYTEST) $(SIDE_BY_SIDE) tests chapters --nbval --nbval-cell-timeout 120
