@@ -1,6 +1,7 @@
 """What single experiment scripts compute: one change of the pictures at a time, errors by class, shares of branches."""
 
 import importlib
+import runpy
 import subprocess
 import sys
 
@@ -216,3 +217,11 @@ def test_other_seeds_run_at_the_rate_that_seed_0_found_best(script, tmp_path, na
     ended = [config for config in asked if config["seed"]]
     assert len(ended) == later
     assert all(config["lr"] == best(config) for config in ended)
+
+
+@pytest.mark.parametrize("name", ["latency", "depth_cost"])
+def test_what_a_processor_costs_is_not_measured_on_a_machine_that_computes_elsewhere(script, monkeypatch, name):
+    script("common")
+    monkeypatch.setattr("d2l_utils.engine.hardware.choose_device", lambda: torch.device("cuda"))
+    with pytest.raises(SystemExit, match="set D2L_DEVICE=cpu"):
+        runpy.run_path(str(ROOT / "experiments" / f"{name}.py"), run_name="__main__")
