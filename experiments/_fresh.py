@@ -2,11 +2,14 @@
 
 import multiprocessing
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+
+from d2l_utils.engine.hardware import choose_device
 
 
 def in_fresh_process(function):
@@ -20,6 +23,12 @@ def memory(which="VmHWM"):
     """MiB of this process (Linux): "VmHWM" at its peak, "VmRSS" now."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{which}:")[2].split()[0]) / 1024
+
+
+def only_on_a_cpu():
+    """Leave where this machine would compute elsewhere: what is measured are the processor and its memory."""
+    if choose_device().type != "cpu":
+        sys.exit("The processor and its memory are measured: set D2L_DEVICE=cpu.")
 
 
 def forget_peak():

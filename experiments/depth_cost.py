@@ -6,19 +6,18 @@ fresh process. Repeats are `seed`; each goes through all.
 computed again; the stream before each of "sqrt" (the root of the number of blocks) runs of blocks."""
 
 import math
-import sys
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from _fresh import forget_peak, in_fresh_process, memory, timed
+from _fresh import forget_peak, in_fresh_process, memory, only_on_a_cpu, timed
 from common import PRECISION, images, main
 from torch.utils.checkpoint import checkpoint_sequential
 
 import d2l_utils as d2l
 from d2l_utils.book.provenance import processor
 from d2l_utils.data import normalise
-from d2l_utils.engine.hardware import autocast, choose_device
+from d2l_utils.engine.hardware import autocast
 from d2l_utils.training import sgd
 
 BATCH, WIDTH = 64, 16
@@ -76,7 +75,6 @@ CONFIGS = [{"depth": depth, "kept": kept, "precision": PRECISION, "processor": p
            for seed in range(3) for depth in DEPTHS for kept in KEPT]
 
 if __name__ == "__main__":
-    if choose_device().type != "cpu":
-        sys.exit("The processor and its memory are measured: set D2L_DEVICE=cpu.")
+    only_on_a_cpu()
     smallest = [config for config in CONFIGS if (config["depth"], config["seed"]) == (20, 0)]
     main("depth_cost", CONFIGS, run, smallest, {"full": False, "size": 14}, {"repeats": 1})

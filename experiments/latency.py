@@ -3,18 +3,16 @@ weights, in eval mode, float32, on 224x224 pictures. Parameters, multiply-adds o
 pass at batch 1 and 64, and its peak memory over what the process held before it had the net, each in a fresh process.
 Repeats are `seed`; each goes through all nets."""
 
-import sys
 from functools import partial
 
 import torch
 import torchvision
-from _fresh import forget_peak, in_fresh_process, memory, timed
+from _fresh import forget_peak, in_fresh_process, memory, only_on_a_cpu, timed
 from common import main
 from torch.utils.flop_counter import FlopCounterMode
 
 import d2l_utils as d2l
 from d2l_utils.book.provenance import processor
-from d2l_utils.engine.hardware import choose_device
 
 REPEATS = {1: 15, 64: 2}
 
@@ -58,7 +56,6 @@ CONFIGS = [{"net": net, "batch": batch, "processor": processor(), "seed": seed}
            for seed in range(5) for batch in REPEATS for net in NETS]
 
 if __name__ == "__main__":
-    if choose_device().type != "cpu":
-        sys.exit("The processor and its memory are measured: set D2L_DEVICE=cpu.")
+    only_on_a_cpu()
     smallest = [config for config in CONFIGS if (config["net"], config["seed"]) == ("resnet18", 0)]
     main("latency", CONFIGS, run, smallest, {"full": False, "size": 28}, {"size": 64, "repeats": 1})

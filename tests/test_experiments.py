@@ -221,7 +221,6 @@ def test_other_seeds_run_at_the_rate_that_seed_0_found_best(script, tmp_path, na
 
 @pytest.mark.parametrize("name", ["latency", "depth_cost"])
 def test_what_a_processor_costs_is_not_measured_on_a_machine_that_computes_elsewhere(script, monkeypatch, name):
-    script("common")
-    monkeypatch.setattr("d2l_utils.engine.hardware.choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(script("_fresh"), "choose_device", lambda: torch.device("cuda"))
     with pytest.raises(SystemExit, match="set D2L_DEVICE=cpu"):
         runpy.run_path(str(ROOT / "experiments" / f"{name}.py"), run_name="__main__")

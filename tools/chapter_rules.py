@@ -56,9 +56,8 @@ ROOT = Path(__file__).parent.parent
 COLUMNS, LINES, MEDIAN = 76, 25, 4
 WORDS = {"default": (1500, 3000), "01_degradation": (1500, 2200), "05_training": (1500, 2500),
          "06_gradients": (1500, 2500), "07_without_shortcuts": (1500, 2500), "08_inside": (1500, 2500),
-         "09_super_resolution": (1500, 2200),
-         "10_pretrained": (1500, 2200), "11_thousand_layers": (1000, 1500), "A_fair_race": (1000, 2000),
-         "B_speed": (1000, 2000), "C_scaling_out": (600, 1200)}
+         "09_super_resolution": (1500, 2200), "10_pretrained": (1500, 2200), "11_thousand_layers": (1000, 1500),
+         "A_fair_race": (1000, 2000), "B_speed": (1000, 2000), "C_scaling_out": (600, 1200)}
 TAGS = {"setup", "live", "taught", "hide-input", "hide-cell", "recorded-claims", "exercise-check", "exercise",
         "solution", "nbval-check-output", "raises-exception"}
 MYST = r"^\s*(?:```|:::+|~~~)\s*\{|\{[\w:-]+\}`|^\([\w-]+\)=\s*$|^% |^\+\+\+|\[\]\(#?[\w-]*\)"
