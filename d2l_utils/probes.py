@@ -14,9 +14,9 @@ from torch import nn
 from torch.func import functional_call
 
 from .blocks import make_shortcut
-from .data import normalise
+from .data import DIRECTIONS, epoch_generator, normalise
 from .engine.checks import check_images, check_targets
-from .engine.settings import check_counts
+from .engine.settings import NATURAL, check_counts, obey
 from .engine.state import choose, watched
 
 
@@ -177,9 +177,10 @@ def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, trai
     """The mean loss on X, y at the weights w + a d + b e, `points` values each of a (the index) and b (the columns)
     from -extent to extent. `directions` d and e are dicts by parameter, by default `filter_normalised`, from `seed`."""
     check_counts(points=points, batch_size=batch_size)
+    generator = epoch_generator(obey("seed", seed, *NATURAL), 0, DIRECTIONS)
     X, y = ready(net, X, y)
     net, _ = watched(net, train)
-    weights, generator = dict(net.named_parameters()), torch.Generator().manual_seed(seed)
+    weights = dict(net.named_parameters())
     directions = directions or [filter_normalised(net, generator) for _ in range(2)]
     shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (weights, *directions)]
     if shapes != 3 * shapes[:1]:

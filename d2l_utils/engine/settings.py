@@ -18,6 +18,7 @@ def rule(*rule, optional=False):
 
 
 COUNT = "a whole number from 1", Integral, lambda value: value >= 1
+NATURAL = "a whole number from 0", Integral, lambda value: value >= 0
 
 
 def check_counts(**arguments):
@@ -33,7 +34,7 @@ class Settings:
     epochs: int = rule(*COUNT)
     lr: float = rule("a number above 0", Real, lambda value: 0 < value < inf)
     batch_size: int = rule(*COUNT)
-    seed: int = rule("a whole number from 0", Integral, lambda value: value >= 0)
+    seed: int = rule(*NATURAL)
     schedule: str                                               # one of training.SCHEDULES: fit has looked
     warmup: float = rule("a share of the steps, from 0 to below 1", Real, lambda value: 0 <= value < 1)
     momentum: float = rule("a number from 0 to below 1", Real, lambda value: 0 <= value < 1)
