@@ -9,7 +9,7 @@ from .book.hands import net_in_hands
 from .book.lab import train_lab
 from .book.predict import predict, predict_curve
 from .book.quiz import quiz
-from .book.records import by_seed, main_precision, recorded, source, spread, stored
+from .book.records import by_seed, main_precision, recorded, recorded_array, source, spread, stored
 from .book.toy import toy
 from .data import FashionMNIST, fashion_mnist
 from .probes import (

@@ -50,8 +50,7 @@ def normalise(X):
 
 
 def epoch_generator(seed, epoch, purpose=ORDER):
-    """A CPU generator that follows from (seed, epoch, purpose): the same random numbers whatever the device, and not
-    those that a net of this seed started with."""
+    """A CPU generator that follows from (seed, epoch, purpose): the same on every device, and no net's own start."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
 

@@ -17,7 +17,7 @@ from .blocks import make_shortcut
 from .data import DIRECTIONS, epoch_generator, normalise
 from .engine.checks import check_images, check_targets
 from .engine.settings import NATURAL, check_counts, obey
-from .engine.state import choose, watched
+from .engine.state import choose, silenced, watched
 
 
 def ready(net, X, y=None):
@@ -111,7 +111,7 @@ def responses(net, X, layers, train=True):
     X, _ = ready(net, X)
     net, seen = watched(net, train, layers)
     net(X)
-    return seen
+    return choose(seen, layers)
 
 
 def response_std(net, X, layers=None, train=True):
@@ -126,9 +126,11 @@ def branch_share(net, X, train=True):
     """How much each block adds, a row a block: `branch`, the mean variance of its branch's channels over pictures and
     pixels; `stream`, of its shortcut's, or in a plain block its input's; `share`, the one over the other (De and Smith
     2020, arXiv:2002.10444)."""
-    seen, rows = responses(net, X, [name for name, _ in net.named_modules() if name], train), []
-    for name, block in blocks_of(net).items():
-        branch = seen[f"{name}.{last_of_branch(block)}"][1]
+    blocks = {name: (block, f"{name}.{last_of_branch(block)}") for name, block in blocks_of(net).items()}
+    shortcuts = [f"{name}.downsample" for name, (block, _) in blocks.items() if block.downsample is not None]
+    seen, rows = responses(net, X, [*blocks, *(last for _, last in blocks.values()), *shortcuts], train), []
+    for name, (block, last) in blocks.items():
+        branch = seen[last][1]
         stream = seen[name][0] if block.downsample is None else seen[f"{name}.downsample"][1]
         rows.append([name, *(H.var((0, 2, 3), correction=0).mean().item() for H in (branch, stream))])
     table = pd.DataFrame(rows, columns=["block", "branch", "stream"])
@@ -149,14 +151,14 @@ def effective_rank(net, X, layer="fc", train=True):
 def lesion(net, *blocks):
     """Within `with lesion(net, "layer2.0"):` these blocks' residual branches give zero (Veit et al. 2016,
     arXiv:1605.06431); a plain block becomes option A's shortcut."""
+    def bypass(block, inputs, Y):
+        stride = max(layer.stride[0] for layer in block.children() if isinstance(layer, nn.Conv2d))
+        return make_shortcut("A", inputs[0].shape[1], Y.shape[1], stride)(inputs[0])
+
     with contextlib.ExitStack() as hooks:
-        for block in choose(blocks_of(net), blocks).values():
-            part, instead = block.get_submodule(last_of_branch(block)), lambda last, inputs, Y: torch.zeros_like(Y)
-            if block.downsample is None:
-                stride = max(layer.stride[0] for layer in block.children() if isinstance(layer, nn.Conv2d))
-                part, instead = block, lambda block, inputs, Y, stride=stride: make_shortcut(
-                    "A", inputs[0].shape[1], Y.shape[1], stride)(inputs[0])
-            hooks.enter_context(part.register_forward_hook(instead))
+        for name, block in choose(blocks_of(net), blocks).items():
+            hooks.enter_context(block.register_forward_hook(bypass) if block.downsample is None
+                                else silenced(block, name, last_of_branch(block)))
         yield net
 
 

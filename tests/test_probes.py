@@ -310,6 +310,25 @@ def test_a_lesion_is_the_net_whose_branch_gives_zero(kind):
             assert torch.allclose(without(X), changed(X))
 
 
+class ScaledBranch(d2l.Residual):
+    """Without norm, its last module is not called: nothing can be read there, and nothing cut."""
+
+    def forward(self, X):
+        return F.relu(0.5 * self.conv2(F.relu(self.conv1(X))) + self.downsample(X))
+
+
+def test_a_module_that_is_never_called_is_named():
+    net, (X, y) = small_net(norm=False, block=ScaledBranch), pictures()
+    with d2l.lesion(net, "layer2.0"), pytest.raises(ValueError, match=r"layer2\.0 must end its branch in .* 'bn2'"):
+        net(X)
+    assert not any(module._forward_hooks for module in net.modules())
+    for probe in (d2l.branch_share, lambda net, X: d2l.response_std(net, X, ["layer1.0.bn2"]),
+                  lambda net, X: d2l.effective_rank(net, X, "layer1.0.bn2")):
+        with pytest.raises(ValueError, match=r"layer must be one of .*, got 'layer1\.0\.bn2'"):
+            probe(net, X)
+    assert len(d2l.gradient_norms(net, X, y)) == 8
+
+
 def test_lesions_of_all_blocks_leave_the_stem_and_the_head():
     net, (X, _) = small_net(20).eval(), pictures()
     with d2l.lesion(net, *probes.blocks_of(net)):

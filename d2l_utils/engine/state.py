@@ -70,6 +70,24 @@ def watched(net, train, names=()):
     return net, seen
 
 
+@contextmanager
+def silenced(block, name, part):
+    """Within it, the module of `block` that is called `part` gives zeros. A pass of the block, called `name`, that does
+    not call it raises ValueError: nothing would be silenced."""
+    calls = []
+
+    def zeros(module, inputs, output):
+        calls.append(module)
+        return torch.zeros_like(output)
+
+    def check(module, inputs, output):
+        if not calls:
+            raise ValueError(f"{name} must end its branch in its module {part!r}, which its forward never calls")
+
+    with block.get_submodule(part).register_forward_hook(zeros), block.register_forward_hook(check):
+        yield
+
+
 class FirstDraw(TorchDispatchMode):
     """Calls `prepare` before an operation that draws from torch's global generators (dropout, say)."""
 
