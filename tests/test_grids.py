@@ -180,29 +180,29 @@ def test_a_text_with_a_comma_is_not_taken_for_a_shorter_one(tmp_path):
 
 # Old records
 
-OLD = "depth,seed,epoch,loss,diverged\n8,0,1,0.5,False\n8,0,2,0.4,False\n8,1,1,1,False\n20,0,1,3,True\n"
+OLD = "depth,seed,epoch,loss,diverged,entry\n8,0,1,0.5,False,0\n8,0,2,0.4,False,0\n8,1,1,1,False,1\n20,0,1,3,True,1\n"
 
 
-def old_record(folder, *runs):
+def old_record(folder):
     (folder / "grid.csv").write_text(OLD)
-    text = json.dumps([dict.fromkeys(KEYS, "") | {"commit": "old", "runs": count} for count in runs])
+    text = json.dumps([dict.fromkeys(KEYS, "") | {"commit": "old", "runs": count} for count in (1, 2)])
     (folder / "grid.json").write_text(text)
     return [{"depth": depth, "seed": seed} for depth, seed in [(8, 0), (8, 1), (20, 0)]]
 
 
-@pytest.mark.parametrize(("runs", "entry"), [((2, 0, 1), [0, 0, 0, 2]), ((3,), [0, 0, 0, 0]), ((1, 1), [0, 0, 1, 1])])
-def test_old_rows_name_their_entry_by_the_counts(tmp_path, runs, entry):
-    """(1, 1) is a grid that was killed before it counted its third run."""
-    table = grid(old_record(tmp_path, *runs), pytest.fail, folder=tmp_path)
-    assert table.entry.tolist() == entry
-    lines = zip((tmp_path / "grid.csv").read_text().splitlines(), OLD.splitlines(), strict=True)
-    assert all(new.rpartition(",")[0] == old for new, old in lines)
-    assert len(entries(tmp_path)) == len(runs)                          # nothing was run
+@pytest.mark.filterwarnings("ignore:grid.json. rows of other commits")
+def test_new_column_is_written_where_no_run_is_lacking_and_old_values_stay_as_they_were(tmp_path):
+    configs = [config | {"norm": True} for config in old_record(tmp_path)]
+    table = grid(configs, pytest.fail, folder=tmp_path, defaults={"norm": True})
+    assert table.norm.all()
+    lines = [line.split(",") for line in (tmp_path / "grid.csv").read_text().splitlines()]
+    assert [[*line[:2], *line[3:]] for line in lines] == [line.split(",") for line in OLD.splitlines()]
+    assert [entry["runs"] for entry in entries(tmp_path) if entry["runs"]] == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore:grid.json. rows of other commits")
 def test_new_column_has_its_default_in_old_rows(tmp_path):
-    configs = [config | {"norm": True} for config in old_record(tmp_path, 3)]
+    configs = [config | {"norm": True} for config in old_record(tmp_path)]
     configs += [{"depth": 8, "seed": 0, "norm": False}]
     with pytest.raises(ValueError, match=r"\['norm'\] are new; give old rows a value with defaults="):
         grid(configs, pytest.fail, folder=tmp_path)
@@ -215,7 +215,7 @@ def test_new_column_has_its_default_in_old_rows(tmp_path):
     assert table.processor.tolist()[:4] == ["a, b"] * 4
     assert table.processor.isna().tolist() == [False] * 4 + [True]
     assert table.loss.tolist() == [0.5, 0.4, 1, 3, 2.5]
-    assert table.entry.tolist() == [0, 0, 0, 0, 1]
+    assert table.entry.tolist() == [0, 0, 1, 1, 2]
     assert list(table) == ["depth", "seed", "norm", "epoch", "loss", "processor", "diverged", "entry"]
     assert grid(configs, pytest.fail, folder=tmp_path, defaults={"norm": True}).equals(table)
 

@@ -213,9 +213,8 @@ def test_committed_record_is_its_scripts_grid_and_its_provenance_adds_up(name, m
     assert "seed" in keys
     assert "None" not in set(table.get("shortcut", []))
     assert sum(entry["runs"] for entry in entries) == len(labels(rows, keys))
-    if "entry" in table:
-        counts = table.drop_duplicates(keys).entry.value_counts()
-        assert [counts.get(number, 0) for number in range(len(entries))] == [entry["runs"] for entry in entries]
+    counts = table.drop_duplicates(keys).entry.value_counts()
+    assert [counts.get(number, 0) for number in range(len(entries))] == [entry["runs"] for entry in entries]
     keys = [key for key in keys if key not in MACHINE]      # the scripts take the machine's: it may be another one here
     assert labels(rows, keys) <= labels(configs, keys)
     finished = labels(rows, keys) == labels(configs, keys)

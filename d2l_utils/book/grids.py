@@ -94,22 +94,18 @@ class Record:
     new column, or a run is not counted because the process was killed."""
 
     def __init__(self, folder, name, keys, defaults):
-        self.path, self.keys, self.table, self.entries = folder / f"{name}.csv", keys, pd.DataFrame(columns=keys), []
+        self.path, self.keys, self.entries = folder / f"{name}.csv", keys, []
+        self.table = pd.DataFrame(columns=[*keys, "entry"])
         if self.path.exists():
             self.table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
             self.entries = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
-        new = [key for key in (*keys, *defaults, "entry") if key not in self.table]
-        if missing := [key for key in new if key in keys and key not in defaults]:
+        new = [key for key in (*keys, *defaults) if key not in self.table]
+        if missing := [key for key in new if key not in defaults]:
             raise ValueError(f"configs must have the keys of {self.path.name}: {missing} are new; give old rows a "
                              "value with defaults={...}, or move that file away first")
-        for key in defaults.keys() & new:
+        for key in new:
             self.table[key] = as_written(defaults[key], key)
-        counts = [entry["runs"] for entry in self.entries]
-        if "entry" in new:                      # rows of before they named theirs: runs were added entry by entry
-            number = self.table.groupby(keys, sort=False).ngroup()
-            places = np.searchsorted(np.cumsum(counts), number, side="right").clip(max=len(counts) - 1)
-            self.table["entry"] = places.astype(str)
-        self.stale = len(self.table) > 0 and (bool(new) or counts != self.counts())
+        self.stale = len(self.table) > 0 and (bool(new) or [entry["runs"] for entry in self.entries] != self.counts())
 
     def counts(self):
         """How many runs each entry made."""
