@@ -334,7 +334,7 @@ def with_arrays(depth, shortcut, seed, note=None):
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("number", range(1, 8))
 def test_grid_killed_before_or_after_any_of_its_writes_loses_nothing_and_repeats_nothing(tmp_path, number, late):
-    """Two runs write their entry, then arrays, rows and count each: 7 files put in their places."""
+    """Two runs write their entry, then arrays, count and rows each: 7 files put in their places."""
     note, configs, replace, calls = tmp_path / "starts", CONFIGS[:2], os.replace, []
 
     def deadly(*paths):
@@ -378,7 +378,7 @@ def test_grid_killed_in_a_run_makes_that_run_again_and_frees_its_lock(tmp_path):
 
 
 @pytest.mark.parametrize("stop_after", [1, len(CONFIGS)])
-def test_interrupt_between_a_runs_rows_and_its_count_is_mended(tmp_path, monkeypatch, stop_after):
+def test_interrupt_before_a_run_is_counted_costs_that_run_alone(tmp_path, monkeypatch, stop_after):
     count, real = [], json.dumps
 
     def stopped(*arguments, **options):
@@ -391,6 +391,8 @@ def test_interrupt_between_a_runs_rows_and_its_count_is_mended(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             grid(CONFIGS, run, folder=tmp_path)
     assert sum(entry["runs"] for entry in entries(tmp_path)) == stop_after - 1
+    assert (tmp_path / "grid.csv").exists() == (stop_after > 1)
+    assert stop_after == 1 or len(d2l.recorded("grid", tmp_path)) == 2 * (stop_after - 1)
     assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
 
 

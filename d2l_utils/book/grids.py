@@ -35,7 +35,7 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     """
     keys, folder = check_configs(configs), Path(folder or RECORDED)
     record = Record(folder, name, keys, defaults or {})
-    if not record.lacking(configs) and not record.stale:
+    if not record.lacking(configs) and not record.new:
         return recorded(name, folder)
     with alone(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
@@ -90,8 +90,8 @@ def alone(folder, name):
 
 class Record:
     """NAME.csv as a table of texts, so that what is there stays as it was written, and NAME.json as a list of entries,
-    one for each time that runs were added: a row's `entry` is its place there. The files are `stale` where they lack a
-    new column, or a run is not counted because the process was killed."""
+    one for each time that runs were added: a row's `entry` is its place there. `new` are the columns that the file has
+    yet to get."""
 
     def __init__(self, folder, name, keys, defaults):
         self.path, self.keys, self.entries = folder / f"{name}.csv", keys, []
@@ -99,18 +99,12 @@ class Record:
         if self.path.exists():
             self.table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
             self.entries = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
-        new = [key for key in (*keys, *defaults) if key not in self.table]
-        if missing := [key for key in new if key not in defaults]:
+        self.new = [key for key in (*keys, *defaults) if key not in self.table]
+        if missing := [key for key in self.new if key not in defaults]:
             raise ValueError(f"configs must have the keys of {self.path.name}: {missing} are new; give old rows a "
                              "value with defaults={...}, or move that file away first")
-        for key in new:
+        for key in self.new:
             self.table[key] = as_written(defaults[key], key)
-        self.stale = len(self.table) > 0 and (bool(new) or [entry["runs"] for entry in self.entries] != self.counts())
-
-    def counts(self):
-        """How many runs each entry made."""
-        made = self.table.drop_duplicates(self.keys)["entry"].value_counts()
-        return [int(made.get(str(place), 0)) for place in range(len(self.entries))]
 
     def lacking(self, configs):
         """The configs whose runs are not there, lower seeds first."""
@@ -130,8 +124,7 @@ class Record:
         self.write()
 
     def add(self, config, rows, arrays):
-        """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
-        made again, or counted later."""
+        """Keep a run: its arrays, its count, and last its rows, without which it is made again."""
         if arrays:
             path, arrays = self.path.with_suffix(".npz"), {array_name(config, name): arrays[name] for name in arrays}
             if path.exists() and len(self.table):
@@ -145,15 +138,16 @@ class Record:
         self.write()
 
     def write(self):
-        """Columns are the keys, what was measured, and how it went, in this order."""
-        columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
-        if len(self.table):
-            with whole(self.path) as file:
-                file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
-        for entry, count in zip(self.entries, self.counts(), strict=True):
-            entry["runs"] = count
+        """The entries with their counts, then the table: keys, what was measured, and how it went, in this order."""
+        made = self.table.drop_duplicates(self.keys)["entry"].value_counts()
+        for place, entry in enumerate(self.entries):
+            entry["runs"] = int(made.get(str(place), 0))
         with whole(self.path.with_suffix(".json")) as file:
             file.write(json.dumps(self.entries, indent=1).encode() + b"\n")
+        if len(self.table):
+            columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
+            with whole(self.path) as file:
+                file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
 
 
 def outcomes(todo, run, executor):
