@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 
@@ -37,10 +36,10 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     record = Record(folder, name, keys, defaults or {})
     if not record.lacking(configs) and not record.new:
         return recorded(name, folder)
-    with alone(folder, name):
+    with locked(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
         todo = record.lacking(configs)
-        record.begin(provenance.entry(data_sha256, threads) if todo else None)
+        record.begin(provenance.entry(data_sha256, threads))
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
@@ -71,9 +70,8 @@ def check_configs(configs):
     return keys
 
 
-@contextmanager
-def alone(folder, name):
-    """One grid at a time, in a folder that can be written to; the system frees the lock whatever ends this process."""
+def locked(folder, name):
+    """The lock of the one grid that writes to NAME, as a context; the system frees it whatever ends this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f".{name}.lock").acquire(timeout=0)
@@ -82,10 +80,9 @@ def alone(folder, name):
     except OSError as error:
         raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
                               "pass folder=... to put the results elsewhere") from error
-    with lock:
-        for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
-            part.unlink()
-        yield
+    for part in folder.glob(f".{name}.*.part"):                         # a killed grid's
+        part.unlink()
+    return lock
 
 
 class Record:
@@ -113,14 +110,12 @@ class Record:
                       key=lambda config: config["seed"])
 
     def begin(self, entry):
-        """Write what the files lack, and the entry of the runs that follow, if any do (then it is not None); warn
-        where other commits have made runs."""
+        """Write the entry of the runs that follow, and new columns; warn where other commits have made runs."""
         self.start = time.perf_counter()
-        if entry is not None:
-            if others := {old["commit"] for old in self.entries if old["runs"]} - {entry["commit"]}:
-                warnings.warn(f"{self.path.stem}.json: rows of other commits are there already "
-                              f"({', '.join(sorted(others))})", stacklevel=3)
-            self.entries.append(entry)
+        if others := {old["commit"] for old in self.entries if old["runs"]} - {entry["commit"]}:
+            warnings.warn(f"{self.path.stem}.json: rows of other commits are there already "
+                          f"({', '.join(sorted(others))})", stacklevel=3)
+        self.entries.append(entry)
         self.write()
 
     def add(self, config, rows, arrays):
