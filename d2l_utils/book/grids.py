@@ -17,8 +17,6 @@ from ..engine.files import whole
 from . import provenance
 from .records import RECORDED, array_name, as_written, recorded
 
-ORDER = {"diverged": 1, "entry": 2}
-
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None, defaults=None):
     """Run `run(**config)` for every config that NAME.csv lacks, append its rows, and return the whole DataFrame.
@@ -140,9 +138,10 @@ class Record:
         with whole(self.path.with_suffix(".json")) as file:
             file.write(json.dumps(self.entries, indent=1).encode() + b"\n")
         if len(self.table):
-            columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
+            measured = self.table.columns.difference([*self.keys, "diverged", "entry"], sort=False)
+            table = self.table[[*self.keys, *measured, "diverged", "entry"]]
             with whole(self.path) as file:
-                file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
+                file.write(table.to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
 
 
 def outcomes(todo, run, executor):

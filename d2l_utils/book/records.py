@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import json
 import re
 import shlex
 import sys
@@ -160,8 +159,7 @@ def source(name, folder=None, **point):
     first = (main_precision(table) if "precision" in table else table).iloc[0]
     point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
     again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
-    entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
-    made = pd.DataFrame([entry for entry in entries if entry["runs"]])
+    made = pd.read_json(find(name, ".json", "experiment", folder), dtype=False).query("runs > 0")
     display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY, again=again,
                        runs=made["runs"].sum(), processors=made["processor"].unique(), commits=made["commit"].unique(),
                        minutes=f"{made['seconds'].sum() / 60:.0f}")))
