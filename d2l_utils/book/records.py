@@ -4,7 +4,6 @@ import ast
 import inspect
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,9 @@ import pandas as pd
 import torch
 from IPython.display import display
 from safetensors import safe_open
-from safetensors.torch import save
 
 from .. import resnet
-from ..engine.files import whole
 from . import Words, fill
-from .provenance import commit
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 REPOSITORY = "https://github.com/OWNER/residual-networks"
@@ -119,20 +115,6 @@ def build(facts):
         arguments["block"] = getattr(resnet, arguments["block"])
     with torch.random.fork_rng(devices=[]):             # its weights will be replaced: nobody's seed is disturbed
         return function(**arguments)
-
-
-def store(net, name, /, folder=None, **facts):
-    """Write a net as NAME.safetensors, whole or not at all, with `facts`: the arguments of `build` and whatever else
-    is to be known. Raises ValueError where a net with these facts would not be this one."""
-    facts = {key: getattr(value, "__name__", value) for key, value in facts.items()}
-    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    try:
-        build(facts).load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"facts must describe the net, got {facts}: {error}") from error
-    facts |= {"commit": commit(), "made by": Path(sys.argv[0]).name}
-    with whole(Path(folder or RECORDED) / f"{name}.safetensors") as file:
-        file.write(save(state, {key: str(value) for key, value in facts.items()}))
 
 
 def stored(name, folder=None):
