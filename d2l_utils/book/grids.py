@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..engine.files import whole
 from . import provenance
-from .records import RECORDED, array_name, as_written, recorded
+from .records import RECORDED, as_words, as_written, recorded
 
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None, defaults=None):
@@ -42,7 +42,7 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
                 bar.update()
-                bar.set_postfix_str(" ".join(f"{key}={as_written(config[key])}" for key in keys))
+                bar.set_postfix_str(" ".join(as_words(config)))
     return recorded(name, folder)
 
 
@@ -119,7 +119,8 @@ class Record:
     def add(self, config, rows, arrays):
         """Keep a run: its arrays, its count, and last its rows, without which it is made again."""
         if arrays:
-            path, arrays = self.path.with_suffix(".npz"), {array_name(config, name): arrays[name] for name in arrays}
+            path, run = self.path.with_suffix(".npz"), ", ".join(as_words(config))
+            arrays = {f"{run}: {name}": array for name, array in arrays.items()}
             if path.exists() and len(self.table):
                 with np.load(path) as file:
                     arrays = dict(file) | arrays

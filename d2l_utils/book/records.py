@@ -33,6 +33,11 @@ def as_written(value, name="value"):
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else f"{value:.6g}"
 
 
+def as_words(config):
+    """["depth=56", "shortcut=none"]: a configuration in the command line and in the names of arrays."""
+    return [f"{key}={as_written(value, key)}" for key, value in config.items()]
+
+
 def find(name, suffix, kind, folder):
     """The file of a recorded experiment or net; FileNotFoundError with the names there are."""
     path = Path(folder or RECORDED) / f"{name}{suffix}"
@@ -57,14 +62,9 @@ def keys_of(table):
     return list(table)[:list(table).index("seed") + 1]
 
 
-def array_name(config, name):
-    """The name in NAME.npz of an array that the run of `config` left."""
-    return ", ".join(f"{key}={as_written(value, key)}" for key, value in config.items()) + f": {name}"
-
-
 def recorded_array(experiment, name, folder=None, **where):
     """The array `name` of the one run of a recorded experiment with the values `where`; KeyError if it is not one."""
-    wanted = [re.escape(f", {key}={as_written(value, key)},") + r"( \w+=|$)" for key, value in where.items()]
+    wanted = [re.escape(f", {word},") + r"( \w+=|$)" for word in as_words(where)]
     with np.load(find(experiment, ".npz", "experiment with arrays", folder)) as file:
         run_of = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
         found = [key for key, run in run_of.items() if all(re.search(part, run) for part in wanted)]
@@ -140,8 +140,7 @@ def source(name, folder=None, **point):
     table = recorded(name, folder)
     first = (main_precision(table) if "precision" in table else table).iloc[0]
     point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
-    again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
     made = pd.read_json(find(name, ".json", "experiment", folder), dtype=False).query("runs > 0")
-    display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY, again=again,
-                       runs=made["runs"].sum(), processors=made["processor"].unique(), commits=made["commit"].unique(),
-                       minutes=f"{made['seconds'].sum() / 60:.0f}")))
+    display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY,
+                       again=shlex.join(as_words(point)), runs=made["runs"].sum(), commits=made["commit"].unique(),
+                       processors=made["processor"].unique(), minutes=f"{made['seconds'].sum() / 60:.0f}")))
