@@ -78,15 +78,19 @@ def chosen(configs, words):
     return configs
 
 
+def recorded(name, folder=None):
+    """The record as far as it is there."""
+    try:
+        return d2l.recorded(name, folder)
+    except FileNotFoundError:
+        return ()
+
+
 def beside(name, table, keys):
     """The last row of each run of `table`, each under the recorded one."""
-    tables = {"again": table}
-    try:
-        tables = {"recorded": d2l.recorded(name)} | tables
-    except FileNotFoundError:
-        pass
+    tables = {"recorded": recorded(name), "again": table}
     last = pd.concat({which: one.groupby([key for key in keys if key in one], sort=False).tail(1)
-                      for which, one in tables.items()}, names=["run"])
+                      for which, one in tables.items() if len(one)}, names=["run"])
     same = [key for key in keys if key not in MACHINE]
     wanted = table.set_index(same).index
     last = last[last.set_index(same).index.isin(wanted)]
