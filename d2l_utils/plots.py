@@ -65,12 +65,12 @@ def pictures(images, titles=None, size=1.05):
     return panels
 
 
-def layer_box(label, x, y, ax, width=3.0, colour=NEUTRAL):
+def layer_box(label, x, y, ax, colour=NEUTRAL):
     """A layer's name in a box, thick where most weights are; the input has none, the sum is a circle. Returns ax."""
     if label == "+":
         ax.plot([x], [y], marker="o", markersize=14, markerfacecolor=colour + "1a", markeredgecolor="black")
     elif label != "X":
-        ax.add_patch(Rectangle((x - width / 2, y - 0.31), width, 0.62, facecolor=colour + "1a", edgecolor=colour,
+        ax.add_patch(Rectangle((x - 1.5, y - 0.31), 3, 0.62, facecolor=colour + "1a", edgecolor=colour,
                                linewidth=1.8 if "conv" in label else 0.6))
     ax.text(x, y - 0.02, label, ha="center", va="center")
     return ax

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from common import PRECISION, main
+from common import PRECISION, main, recorded
 from torch import nn
 
 import d2l_utils as d2l
@@ -211,14 +211,6 @@ def rates(first, errors):
         else:
             return tried, best
     return tried, None
-
-
-def recorded(name, folder=None):
-    """The record as far as it is there."""
-    try:
-        return d2l.recorded(name, folder)
-    except FileNotFoundError:
-        return ()
 
 
 def of_kind(name):

@@ -1,8 +1,9 @@
-"""What the experiments share: the command line, two workers of one thread each, one training run."""
+"""What the experiments share: the command line, two workers of one thread each, one training run, a stored net."""
 
 import argparse
 import inspect
 import multiprocessing
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save
 from torchvision.transforms.functional import resize
 
 import d2l_utils as d2l
-from d2l_utils.book.records import MACHINE, as_written
+from d2l_utils.book.provenance import commit
+from d2l_utils.book.records import MACHINE, RECORDED, as_written, build
+from d2l_utils.engine.files import whole
 from d2l_utils.engine.hardware import choose_device, fast_bfloat16
 
 PRECISION = "bfloat16" if fast_bfloat16(choose_device()) else "float32"      # what fit chooses on this machine
@@ -48,11 +52,25 @@ def checkpoint(name, folder):
     return path
 
 
+def store(net, name, /, folder=None, **facts):
+    """Write a net as NAME.safetensors, whole or not at all, with `facts`: the arguments of `records.build` and what
+    else is to be known. Raises ValueError where a net with these facts would not be this one."""
+    facts = {key: getattr(value, "__name__", value) for key, value in facts.items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    try:
+        build(facts).load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"facts must describe the net, got {facts}: {error}") from error
+    facts |= {"commit": commit(), "made by": Path(sys.argv[0]).name}
+    with whole(Path(folder or RECORDED) / f"{name}.safetensors") as file:
+        file.write(save(state, {key: str(value) for key, value in facts.items()}))
+
+
 def chosen(configs, words):
     """The configs that have the values of `words`, "depth=56" "seed=0" ..., as they are written in the CSV."""
     for word in words:
         key, _, value = word.partition("=")
-        written = {as_written(config.get(key, "")) for config in configs if key in config}
+        written = {as_written(config[key]) for config in configs if key in config}
         if value not in written:
             raise SystemExit(f"--only takes {' '.join(configs[0])}; {key} can be {', '.join(sorted(written)) or '...'}"
                              f" where the other words hold; got {word!r}")
@@ -60,15 +78,19 @@ def chosen(configs, words):
     return configs
 
 
+def recorded(name, folder=None):
+    """The record as far as it is there."""
+    try:
+        return d2l.recorded(name, folder)
+    except FileNotFoundError:
+        return ()
+
+
 def beside(name, table, keys):
     """The last row of each run of `table`, each under the recorded one."""
-    tables = {"again": table}
-    try:
-        tables = {"recorded": d2l.recorded(name)} | tables
-    except FileNotFoundError:
-        pass
+    tables = {"recorded": recorded(name), "again": table}
     last = pd.concat({which: one.groupby([key for key in keys if key in one], sort=False).tail(1)
-                      for which, one in tables.items()}, names=["run"])
+                      for which, one in tables.items() if len(one)}, names=["run"])
     same = [key for key in keys if key not in MACHINE]
     wanted = table.set_index(same).index
     last = last[last.set_index(same).index.isin(wanted)]

@@ -11,11 +11,10 @@ those of the whole machine. Rows that a GPU made, several runs at once, have sec
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import PRECISION, checkpoint, enlarged, few, images, main
+from common import PRECISION, checkpoint, enlarged, few, images, main, store
 from torch import nn
 
 import d2l_utils as d2l
-from d2l_utils.book.records import store
 
 DEPTH, WIDTH, EPOCHS = 20, 16, 14
 BOOK = {"lr": 0.1, "batch_size": 128, "weight_decay": 5e-4, "augment": True, "validation": 5000}

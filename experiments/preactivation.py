@@ -5,8 +5,8 @@ layers, 10,000 images at 14x14, 5 epochs, two rates each; and nets of 1,202 laye
 "pre-activation" (He et al. 2016). Each chooses its rate on seed 0, by the error on 1,000 held-out training images."""
 
 import torch
-from _kinds import at_best, race, recorded
-from common import PRECISION, few, images
+from _kinds import at_best, race
+from common import PRECISION, few, images, recorded
 
 import d2l_utils as d2l
 

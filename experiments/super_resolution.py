@@ -23,8 +23,8 @@ import numpy as np
 import skimage.data
 import torch
 import torch.nn.functional as F
-from _kinds import at_best, race, recorded
-from common import images
+from _kinds import at_best, race
+from common import images, recorded
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.datasets import load_sample_image
 from torch import nn

@@ -8,8 +8,8 @@ The control, residual with equal steps, asks whether that remedy itself hurts; a
 start is residual's. Three kinds share plain's start.
 """
 
-from _kinds import Kind, delta_, equal_sizes_, match_norm_, plan, race, recorded, scale_shortcuts_, trained
-from common import PRECISION, few, images
+from _kinds import Kind, delta_, equal_sizes_, match_norm_, plan, race, scale_shortcuts_, trained
+from common import PRECISION, few, images, recorded
 
 EQUAL = {"equal_steps": True, "rates": (0.001, 0.003, 0.01)}
 CONTROL = "residual, equal steps"

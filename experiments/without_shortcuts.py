@@ -9,8 +9,8 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from _kinds import Kind, Scale, best_rate, delta_, plan, race, recorded, trained
-from common import PRECISION, few, images
+from _kinds import Kind, Scale, best_rate, delta_, plan, race, trained
+from common import PRECISION, few, images, recorded
 from suspects import KINDS as SUSPECTS
 from torch import nn
 

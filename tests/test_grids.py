@@ -180,29 +180,29 @@ def test_a_text_with_a_comma_is_not_taken_for_a_shorter_one(tmp_path):
 
 # Old records
 
-OLD = "depth,seed,epoch,loss,diverged\n8,0,1,0.5,False\n8,0,2,0.4,False\n8,1,1,1,False\n20,0,1,3,True\n"
+OLD = "depth,seed,epoch,loss,diverged,entry\n8,0,1,0.5,False,0\n8,0,2,0.4,False,0\n8,1,1,1,False,1\n20,0,1,3,True,1\n"
 
 
-def old_record(folder, *runs):
+def old_record(folder):
     (folder / "grid.csv").write_text(OLD)
-    text = json.dumps([dict.fromkeys(KEYS, "") | {"commit": "old", "runs": count} for count in runs])
+    text = json.dumps([dict.fromkeys(KEYS, "") | {"commit": "old", "runs": count} for count in (1, 2)])
     (folder / "grid.json").write_text(text)
     return [{"depth": depth, "seed": seed} for depth, seed in [(8, 0), (8, 1), (20, 0)]]
 
 
-@pytest.mark.parametrize(("runs", "entry"), [((2, 0, 1), [0, 0, 0, 2]), ((3,), [0, 0, 0, 0]), ((1, 1), [0, 0, 1, 1])])
-def test_old_rows_name_their_entry_by_the_counts(tmp_path, runs, entry):
-    """(1, 1) is a grid that was killed before it counted its third run."""
-    table = grid(old_record(tmp_path, *runs), pytest.fail, folder=tmp_path)
-    assert table.entry.tolist() == entry
-    lines = zip((tmp_path / "grid.csv").read_text().splitlines(), OLD.splitlines(), strict=True)
-    assert all(new.rpartition(",")[0] == old for new, old in lines)
-    assert len(entries(tmp_path)) == len(runs)                          # nothing was run
+@pytest.mark.filterwarnings("ignore:grid.json. rows of other commits")
+def test_new_column_is_written_where_no_run_is_lacking_and_old_values_stay_as_they_were(tmp_path):
+    configs = [config | {"norm": True} for config in old_record(tmp_path)]
+    table = grid(configs, pytest.fail, folder=tmp_path, defaults={"norm": True})
+    assert table.norm.all()
+    lines = [line.split(",") for line in (tmp_path / "grid.csv").read_text().splitlines()]
+    assert [[*line[:2], *line[3:]] for line in lines] == [line.split(",") for line in OLD.splitlines()]
+    assert [entry["runs"] for entry in entries(tmp_path) if entry["runs"]] == [1, 2]
 
 
 @pytest.mark.filterwarnings("ignore:grid.json. rows of other commits")
 def test_new_column_has_its_default_in_old_rows(tmp_path):
-    configs = [config | {"norm": True} for config in old_record(tmp_path, 3)]
+    configs = [config | {"norm": True} for config in old_record(tmp_path)]
     configs += [{"depth": 8, "seed": 0, "norm": False}]
     with pytest.raises(ValueError, match=r"\['norm'\] are new; give old rows a value with defaults="):
         grid(configs, pytest.fail, folder=tmp_path)
@@ -215,7 +215,7 @@ def test_new_column_has_its_default_in_old_rows(tmp_path):
     assert table.processor.tolist()[:4] == ["a, b"] * 4
     assert table.processor.isna().tolist() == [False] * 4 + [True]
     assert table.loss.tolist() == [0.5, 0.4, 1, 3, 2.5]
-    assert table.entry.tolist() == [0, 0, 0, 0, 1]
+    assert table.entry.tolist() == [0, 0, 1, 1, 2]
     assert list(table) == ["depth", "seed", "norm", "epoch", "loss", "processor", "diverged", "entry"]
     assert grid(configs, pytest.fail, folder=tmp_path, defaults={"norm": True}).equals(table)
 
@@ -334,7 +334,7 @@ def with_arrays(depth, shortcut, seed, note=None):
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("number", range(1, 8))
 def test_grid_killed_before_or_after_any_of_its_writes_loses_nothing_and_repeats_nothing(tmp_path, number, late):
-    """Two runs write their entry, then arrays, rows and count each: 7 files put in their places."""
+    """Two runs write their entry, then arrays, count and rows each: 7 files put in their places."""
     note, configs, replace, calls = tmp_path / "starts", CONFIGS[:2], os.replace, []
 
     def deadly(*paths):
@@ -378,7 +378,7 @@ def test_grid_killed_in_a_run_makes_that_run_again_and_frees_its_lock(tmp_path):
 
 
 @pytest.mark.parametrize("stop_after", [1, len(CONFIGS)])
-def test_interrupt_between_a_runs_rows_and_its_count_is_mended(tmp_path, monkeypatch, stop_after):
+def test_interrupt_before_a_run_is_counted_costs_that_run_alone(tmp_path, monkeypatch, stop_after):
     count, real = [], json.dumps
 
     def stopped(*arguments, **options):
@@ -391,6 +391,8 @@ def test_interrupt_between_a_runs_rows_and_its_count_is_mended(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             grid(CONFIGS, run, folder=tmp_path)
     assert sum(entry["runs"] for entry in entries(tmp_path)) == stop_after - 1
+    assert (tmp_path / "grid.csv").exists() == (stop_after > 1)
+    assert stop_after == 1 or len(d2l.recorded("grid", tmp_path)) == 2 * (stop_after - 1)
     assert_complete(grid(CONFIGS, run, folder=tmp_path), tmp_path)
 
 

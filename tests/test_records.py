@@ -20,7 +20,7 @@ from conftest import ROOT
 
 import d2l_utils as d2l
 from d2l_utils.book import grids, records
-from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, store, stored
+from d2l_utils.book.records import MACHINE, RECORDED, by_seed, main_precision, spread, stored
 
 KEYS = ["command", "commit", "date", "torch", "processor", "threads", "seconds", "data_sha256", "runs"]
 PENDING = set()                                                                     # incomplete
@@ -110,6 +110,12 @@ def test_unknown_name_says_which_there_are(tmp_path):
 
 # Nets
 
+@pytest.fixture
+def store(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    return importlib.import_module("common").store
+
+
 @pytest.mark.parametrize(("net", "facts"), [
     (lambda: d2l.small_resnet(8, None, width=4), {"depth": 8, "shortcut": None, "width": 4}),
     (lambda: d2l.small_resnet(14, "B", norm=False, width=4, in_channels=3, num_classes=7),
@@ -117,7 +123,7 @@ def test_unknown_name_says_which_there_are(tmp_path):
     (lambda: d2l.small_resnet(11, "C", block=d2l.Bottleneck, width=4),
      {"depth": 11, "shortcut": "C", "block": d2l.Bottleneck, "width": 4}),
     (lambda: d2l.resnet18(1, 10), {"net": "resnet18", "in_channels": 1, "num_classes": 10})])
-def test_stored_net_computes_what_the_net_computed(tmp_path, net, facts):
+def test_stored_net_computes_what_the_net_computed(tmp_path, store, net, facts):
     torch.manual_seed(3)
     net = net().to(memory_format=torch.channels_last)
     X = torch.randn(4, net.conv1.in_channels, 32, 32)
@@ -135,7 +141,7 @@ def test_stored_net_computes_what_the_net_computed(tmp_path, net, facts):
 
 
 @pytest.mark.parametrize("facts", [{"depth": 14}, {"depth": 8, "width": 8}, {"depth": 8, "shortcut": "C"}])
-def test_facts_that_do_not_describe_the_net_are_refused(tmp_path, facts):
+def test_facts_that_do_not_describe_the_net_are_refused(tmp_path, store, facts):
     with pytest.raises(ValueError, match="facts must describe the net, got"):
         store(d2l.small_resnet(8, width=4), "a", tmp_path, **{"width": 4, **facts})
     assert not list(tmp_path.iterdir())
@@ -213,9 +219,8 @@ def test_committed_record_is_its_scripts_grid_and_its_provenance_adds_up(name, m
     assert "seed" in keys
     assert "None" not in set(table.get("shortcut", []))
     assert sum(entry["runs"] for entry in entries) == len(labels(rows, keys))
-    if "entry" in table:
-        counts = table.drop_duplicates(keys).entry.value_counts()
-        assert [counts.get(number, 0) for number in range(len(entries))] == [entry["runs"] for entry in entries]
+    counts = table.drop_duplicates(keys).entry.value_counts()
+    assert [counts.get(number, 0) for number in range(len(entries))] == [entry["runs"] for entry in entries]
     keys = [key for key in keys if key not in MACHINE]      # the scripts take the machine's: it may be another one here
     assert labels(rows, keys) <= labels(configs, keys)
     finished = labels(rows, keys) == labels(configs, keys)

@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from tqdm import tqdm
 
 from ..engine.files import whole
 from . import provenance
-from .records import RECORDED, array_name, as_written, recorded
-
-ORDER = {"diverged": 1, "entry": 2}
+from .records import RECORDED, as_words, as_written, recorded
 
 
 def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, threads=None, defaults=None):
@@ -35,17 +32,17 @@ def run_grid(name, configs, run, executor=None, folder=None, data_sha256=None, t
     """
     keys, folder = check_configs(configs), Path(folder or RECORDED)
     record = Record(folder, name, keys, defaults or {})
-    if not record.lacking(configs) and not record.stale:
+    if not record.lacking(configs) and not record.new:
         return recorded(name, folder)
-    with alone(folder, name):
+    with locked(folder, name):
         record = Record(folder, name, keys, defaults or {})             # again: another grid may just have ended
         todo = record.lacking(configs)
-        record.begin(provenance.entry(data_sha256, threads) if todo else None)
+        record.begin(provenance.entry(data_sha256, threads))
         with tqdm(total=len(configs), initial=len(configs) - len(todo), desc=name, unit="run", mininterval=1) as bar:
             for config, result in outcomes(todo, run, executor):
                 record.add(config, *result)
                 bar.update()
-                bar.set_postfix_str(" ".join(f"{key}={as_written(config[key])}" for key in keys))
+                bar.set_postfix_str(" ".join(as_words(config)))
     return recorded(name, folder)
 
 
@@ -71,9 +68,8 @@ def check_configs(configs):
     return keys
 
 
-@contextmanager
-def alone(folder, name):
-    """One grid at a time, in a folder that can be written to; the system frees the lock whatever ends this process."""
+def locked(folder, name):
+    """The lock of the one grid that writes to NAME, as a context; the system frees it whatever ends this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f".{name}.lock").acquire(timeout=0)
@@ -82,39 +78,28 @@ def alone(folder, name):
     except OSError as error:
         raise PermissionError(f"folder must be one that can be written to, got {str(folder)!r} ({error}); "
                               "pass folder=... to put the results elsewhere") from error
-    with lock:
-        for part in folder.glob(f".{name}.*.part"):                     # a killed grid's
-            part.unlink()
-        yield
+    for part in folder.glob(f".{name}.*.part"):                         # a killed grid's
+        part.unlink()
+    return lock
 
 
 class Record:
     """NAME.csv as a table of texts, so that what is there stays as it was written, and NAME.json as a list of entries,
-    one for each time that runs were added: a row's `entry` is its place there. The files are `stale` where they lack a
-    new column, or a run is not counted because the process was killed."""
+    one for each time that runs were added: a row's `entry` is its place there. `new` are the columns that the file has
+    yet to get."""
 
     def __init__(self, folder, name, keys, defaults):
-        self.path, self.keys, self.table, self.entries = folder / f"{name}.csv", keys, pd.DataFrame(columns=keys), []
+        self.path, self.keys, self.entries = folder / f"{name}.csv", keys, []
+        self.table = pd.DataFrame(columns=[*keys, "entry"])
         if self.path.exists():
             self.table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
             self.entries = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
-        new = [key for key in (*keys, *defaults, "entry") if key not in self.table]
-        if missing := [key for key in new if key in keys and key not in defaults]:
+        self.new = [key for key in (*keys, *defaults) if key not in self.table]
+        if missing := [key for key in self.new if key not in defaults]:
             raise ValueError(f"configs must have the keys of {self.path.name}: {missing} are new; give old rows a "
                              "value with defaults={...}, or move that file away first")
-        for key in defaults.keys() & new:
+        for key in self.new:
             self.table[key] = as_written(defaults[key], key)
-        counts = [entry["runs"] for entry in self.entries]
-        if "entry" in new:                      # rows of before they named theirs: runs were added entry by entry
-            number = self.table.groupby(keys, sort=False).ngroup()
-            places = np.searchsorted(np.cumsum(counts), number, side="right").clip(max=len(counts) - 1)
-            self.table["entry"] = places.astype(str)
-        self.stale = len(self.table) > 0 and (bool(new) or counts != self.counts())
-
-    def counts(self):
-        """How many runs each entry made."""
-        made = self.table.drop_duplicates(self.keys)["entry"].value_counts()
-        return [int(made.get(str(place), 0)) for place in range(len(self.entries))]
 
     def lacking(self, configs):
         """The configs whose runs are not there, lower seeds first."""
@@ -123,21 +108,19 @@ class Record:
                       key=lambda config: config["seed"])
 
     def begin(self, entry):
-        """Write what the files lack, and the entry of the runs that follow, if any do (then it is not None); warn
-        where other commits have made runs."""
+        """Write the entry of the runs that follow, and new columns; warn where other commits have made runs."""
         self.start = time.perf_counter()
-        if entry is not None:
-            if others := {old["commit"] for old in self.entries if old["runs"]} - {entry["commit"]}:
-                warnings.warn(f"{self.path.stem}.json: rows of other commits are there already "
-                              f"({', '.join(sorted(others))})", stacklevel=3)
-            self.entries.append(entry)
+        if others := {old["commit"] for old in self.entries if old["runs"]} - {entry["commit"]}:
+            warnings.warn(f"{self.path.stem}.json: rows of other commits are there already "
+                          f"({', '.join(sorted(others))})", stacklevel=3)
+        self.entries.append(entry)
         self.write()
 
     def add(self, config, rows, arrays):
-        """Keep a run: arrays, rows, count, in this order, so that one that is half there when the process is killed is
-        made again, or counted later."""
+        """Keep a run: its arrays, its count, and last its rows, without which it is made again."""
         if arrays:
-            path, arrays = self.path.with_suffix(".npz"), {array_name(config, name): arrays[name] for name in arrays}
+            path, run = self.path.with_suffix(".npz"), ", ".join(as_words(config))
+            arrays = {f"{run}: {name}": array for name, array in arrays.items()}
             if path.exists() and len(self.table):
                 with np.load(path) as file:
                     arrays = dict(file) | arrays
@@ -149,15 +132,17 @@ class Record:
         self.write()
 
     def write(self):
-        """Columns are the keys, what was measured, and how it went, in this order."""
-        columns = sorted(dict.fromkeys([*self.keys, *self.table]), key=lambda column: ORDER.get(column, 0))
-        if len(self.table):
-            with whole(self.path) as file:
-                file.write(self.table[columns].to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
-        for entry, count in zip(self.entries, self.counts(), strict=True):
-            entry["runs"] = count
+        """The entries with their counts, then the table: keys, what was measured, and how it went, in this order."""
+        made = self.table.drop_duplicates(self.keys)["entry"].value_counts()
+        for place, entry in enumerate(self.entries):
+            entry["runs"] = int(made.get(str(place), 0))
         with whole(self.path.with_suffix(".json")) as file:
             file.write(json.dumps(self.entries, indent=1).encode() + b"\n")
+        if len(self.table):
+            measured = self.table.columns.difference([*self.keys, "diverged", "entry"], sort=False)
+            table = self.table[[*self.keys, *measured, "diverged", "entry"]]
+            with whole(self.path) as file:
+                file.write(table.to_csv(index=False, na_rep="nan", lineterminator="\n").encode())
 
 
 def outcomes(todo, run, executor):

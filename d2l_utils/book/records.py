@@ -2,10 +2,8 @@
 
 import ast
 import inspect
-import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,9 @@ import pandas as pd
 import torch
 from IPython.display import display
 from safetensors import safe_open
-from safetensors.torch import save
 
 from .. import resnet
-from ..engine.files import whole
 from . import Words, fill
-from .provenance import commit
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 REPOSITORY = "https://github.com/OWNER/residual-networks"
@@ -36,6 +31,11 @@ def as_written(value, name="value"):
     if not isinstance(value, float):
         return str(value)
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else f"{value:.6g}"
+
+
+def as_words(config):
+    """["depth=56", "shortcut=none"]: a configuration in the command line and in the names of arrays."""
+    return [f"{key}={as_written(value, key)}" for key, value in config.items()]
 
 
 def find(name, suffix, kind, folder):
@@ -62,14 +62,9 @@ def keys_of(table):
     return list(table)[:list(table).index("seed") + 1]
 
 
-def array_name(config, name):
-    """The name in NAME.npz of an array that the run of `config` left."""
-    return ", ".join(f"{key}={as_written(value, key)}" for key, value in config.items()) + f": {name}"
-
-
 def recorded_array(experiment, name, folder=None, **where):
     """The array `name` of the one run of a recorded experiment with the values `where`; KeyError if it is not one."""
-    wanted = [re.escape(f", {key}={as_written(value, key)},") + r"( \w+=|$)" for key, value in where.items()]
+    wanted = [re.escape(f", {word},") + r"( \w+=|$)" for word in as_words(where)]
     with np.load(find(experiment, ".npz", "experiment with arrays", folder)) as file:
         run_of = {key: f", {key.removesuffix(f': {name}')}," for key in file.files if key.endswith(f": {name}")}
         found = [key for key, run in run_of.items() if all(re.search(part, run) for part in wanted)]
@@ -122,20 +117,6 @@ def build(facts):
         return function(**arguments)
 
 
-def store(net, name, /, folder=None, **facts):
-    """Write a net as NAME.safetensors, whole or not at all, with `facts`: the arguments of `build` and whatever else
-    is to be known. Raises ValueError where a net with these facts would not be this one."""
-    facts = {key: getattr(value, "__name__", value) for key, value in facts.items()}
-    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    try:
-        build(facts).load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"facts must describe the net, got {facts}: {error}") from error
-    facts |= {"commit": commit(), "made by": Path(sys.argv[0]).name}
-    with whole(Path(folder or RECORDED) / f"{name}.safetensors") as file:
-        file.write(save(state, {key: str(value) for key, value in facts.items()}))
-
-
 def stored(name, folder=None):
     """The recorded net `name` on the CPU, in eval mode; `net.facts` says what it is. Raises FileNotFoundError with the
     names there are."""
@@ -159,9 +140,7 @@ def source(name, folder=None, **point):
     table = recorded(name, folder)
     first = (main_precision(table) if "precision" in table else table).iloc[0]
     point = {key: first[key] for key in keys_of(table) if key not in MACHINE} | point
-    again = shlex.join(f"{key}={as_written(value, key)}" for key, value in point.items())
-    entries = json.loads(find(name, ".json", "experiment", folder).read_text(encoding="utf-8"))
-    made = pd.DataFrame([entry for entry in entries if entry["runs"]])
-    display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY, again=again,
-                       runs=made["runs"].sum(), processors=made["processor"].unique(), commits=made["commit"].unique(),
-                       minutes=f"{made['seconds'].sum() / 60:.0f}")))
+    made = pd.read_json(find(name, ".json", "experiment", folder), dtype=False).query("runs > 0")
+    display(Words(fill("source", name=name, script=f"experiments/{name}.py", repository=REPOSITORY,
+                       again=shlex.join(as_words(point)), runs=made["runs"].sum(), commits=made["commit"].unique(),
+                       processors=made["processor"].unique(), minutes=f"{made['seconds'].sum() / 60:.0f}")))
