@@ -1,10 +1,8 @@
 """claim(): a chapter's conclusion, in words, that fails the build when it stops holding."""
 
-import html
-
 from IPython.display import display
 
-from . import Words, check_text, unbroken
+from . import Words, check_text, fill, unbroken
 
 
 def claim(text, holds):
@@ -16,5 +14,4 @@ def claim(text, holds):
         raise TypeError(f"holds must be True or False (a bool, or one NumPy or torch bool), got {holds!r}")
     if not value:
         raise AssertionError(text)
-    said = html.escape(unbroken(text))
-    display(Words(f'<p class="claim"><span aria-label="checked">\N{CHECK MARK}</span> {said}</p>'))
+    display(Words(fill("claim", text=unbroken(text))))

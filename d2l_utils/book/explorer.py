@@ -49,7 +49,8 @@ class Frames(dict):
     A position is a tuple of indices, one for each axis; `start` is the first one with these options."""
 
     def __init__(self, render, axes, start=None):
-        self.render, self.name, self.sizes = render, getattr(render, "__name__", ""), []
+        self.render, self.name = render, getattr(render, "__name__", "")
+        self.sizes, self.calls = [], {}                        # of the figures; of `render`, by caption, for messages
         if not self.name.isidentifier():
             raise ValueError(f"render must be a function with a name (the figure's id), got {render!r}")
         if not axes:
@@ -60,19 +61,12 @@ class Frames(dict):
             raise ValueError(f"start must have options of the axes {self.axes}, got {start}")
         self.start = tuple(options.index(first[axis]) for axis, options in self.axes.items())
 
-    def choice(self, position):
-        """The arguments of `render` at a position."""
-        return {axis: options[i] for (axis, options), i in zip(self.axes.items(), position, strict=True)}
-
-    def call(self, position):
-        """The call of `render`, for messages."""
-        return f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in self.choice(position).items())})"
-
     def __missing__(self, position):
-        call = self.call(position)
+        choice = {axis: options[i] for (axis, options), i in zip(self.axes.items(), position, strict=True)}
+        call = f"{self.name}({', '.join(f'{axis}={value!r}' for axis, value in choice.items())})"
         try:
             with style.context(STYLE, after_reset=True):
-                result = self.render(**self.choice(position))
+                result = self.render(**choice)
         except Exception as error:
             raise RuntimeError(f"{call} failed: {type(error).__name__}: {error}") from error
         if not isinstance(result, tuple) or len(result) != 2 or not (isinstance(result[0], str) or panels(result[0])):
@@ -80,8 +74,8 @@ class Frames(dict):
         picture, caption = result
         check_text(caption, f"{call} must return a caption of one sentence")
         caption = unbroken(caption)
-        if same := [other for other, (_, known) in self.items() if known == caption]:
-            raise ValueError(f"{call} has the same caption as {self.call(same[0])}: {caption!r}")
+        if self.calls.setdefault(caption, call) != call:
+            raise ValueError(f"{call} has the same caption as {self.calls[caption]}: {caption!r}")
         if not isinstance(picture, str):
             sizes, picture = draw(panels(picture), caption, f"{self.name} {position}")
             if sizes != (self.sizes or sizes):

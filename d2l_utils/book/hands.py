@@ -2,27 +2,25 @@
 
 import contextlib
 
-import torch
 from IPython.display import HTML, display
 
 from .. import plots
-from ..data import fashion_mnist, normalise
-from ..probes import blocks_of, lesion
-from . import building
+from ..data import fashion_mnist
+from ..probes import blocks_of, lesion, responses
+from . import building, fill
 from .explorer import explore
 from .records import stored
 
 
-@torch.no_grad()
 def ask(net, X, off=(), factor=1.0):
     """The classes' shares for a picture X (1, 1, H, W), and each block's output (C, H, W), by name: without the
     branches of the blocks `off`, every shortcut times `factor`."""
-    maps = {}
-    with contextlib.ExitStack() as hooks, lesion(net, *off) if off else contextlib.nullcontext():
-        for name, block in blocks_of(net).items():
+    blocks = blocks_of(net)
+    with lesion(net, *off), contextlib.ExitStack() as hooks:
+        for block in blocks.values():
             hooks.enter_context(block.downsample.register_forward_hook(lambda module, X, Y: factor * Y))
-            hooks.enter_context(block.register_forward_hook(lambda block, X, Y, name=name: maps.update({name: Y[0]})))
-        return net(normalise(X))[0].softmax(0), maps
+        seen = responses(net, X, [*blocks, "fc"], train=False)
+    return seen["fc"][1][0].softmax(0), {name: seen[name][1][0] for name in blocks}
 
 
 def net_in_hands(name="fashion_mnist_residual20"):
@@ -41,8 +39,7 @@ def net_in_hands(name="fashion_mnist_residual20"):
             f"{data.classes[shares.argmax()]}, {shares.max():.1%}.")
 
     if building():
-        display(HTML('<figure class="hands" id="hands"><p>To play with the net itself, the page needs JavaScript and '
-                     "WebAssembly: the figure above has recorded answers.</p></figure>"))
+        display(HTML(fill("hands")))
     else:
         net, data = stored(name), fashion_mnist(device="cpu")
         explore(in_hands, start={"shortcuts": 1}, picture=range(20), shortcuts=[0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5],

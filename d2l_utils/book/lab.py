@@ -20,7 +20,7 @@ from .. import plots
 from ..data import FashionMNIST, fashion_mnist
 from ..resnet import small_resnet
 from ..training import Diverged, fit
-from . import building
+from . import building, fill
 from .explorer import explore
 from .svg import to_svg
 
@@ -73,7 +73,7 @@ class Lab:
 
     def __init__(self, data):
         self.data = pickle.dumps(data)      # multiprocessing would move the notebook's tensors into shared memory
-        self.runs, self.process, self.follower, self.stopped = [], None, None, False
+        self.runs = []
         self.settings = {
             "depth": widgets.SelectionSlider(options=[8, 14, 20, 32, 44, 56], description="depth"),
             "shortcut": widgets.ToggleButtons(options=[("plain", None), ("residual", "A")], description="shortcut"),
@@ -85,13 +85,13 @@ class Lab:
         self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.message, self.picture = widgets.HTML(), widgets.HTML()
         self.run_button.on_click(self.run)
-        self.stop_button.on_click(self.stop)
+        self.stop_button.on_click(lambda button: self.process.terminate())
         buttons = widgets.HBox([self.run_button, self.stop_button, self.message])
         self.box = widgets.VBox([*self.settings.values(), buttons, self.picture])
 
     def run(self, _=None):
         """Start a run with the present settings; one at a time."""
-        if self.follower is not None and self.follower.is_alive():
+        if self.run_button.disabled:
             return
         choice = {name: control.value for name, control in self.settings.items()}
         kind, norm = choice["shortcut"] or "none", "" if choice["norm"] else " without norm"
@@ -102,15 +102,10 @@ class Lab:
         self.process = spawned.Process(target=train, args=(sender, self.data, self.runs), kwargs=choice, daemon=True)
         self.process.start()
         sender.close()                                     # the process has the only other end: its end ends the pipe
-        self.stopped, self.run_button.disabled, self.stop_button.disabled = False, True, False
+        self.run_button.disabled, self.stop_button.disabled = True, False
         self.say(run, "the first epoch is running")
         self.follower = threading.Thread(target=self.follow, args=(receiver, run, choice["epochs"]), daemon=True)
         self.follower.start()
-
-    def stop(self, _=None):
-        """End the present run, wherever it is."""
-        self.stopped = True
-        self.process.terminate()
 
     def follow(self, receiver, run, epochs):
         """Show what the run's process sends, and say so where it was ended."""
@@ -119,8 +114,8 @@ class Lab:
                 run["errors"], self.picture.value, text = receiver.recv()
                 self.say(run, text)
         self.process.join()
-        if self.stopped or self.process.exitcode:
-            ended = "stopped" if self.stopped else f"its process ended with exit code {self.process.exitcode}"
+        if code := self.process.exitcode:
+            ended = "stopped" if code == -signal.SIGTERM else f"its process ended with exit code {code}"
             self.say(run, f"{ended} after {len(run['errors'])} of {epochs} epochs")
         self.run_button.disabled, self.stop_button.disabled = False, True
 
@@ -137,9 +132,7 @@ def train_lab(data=None, recorded=None, notebook="chapters/01_degradation.ipynb"
     if not building():
         display(Lab(fashion_mnist(size=14) if data is None else data).box)
         return
-    display(HTML('<figure class="trainer" id="train" hidden></figure>'))
+    display(HTML(fill("trainer")))
     if recorded is not None:
         explore(recorded, **axes)
-    link = html.escape(os.environ.get("D2L_COLAB", "") + notebook)
-    display(HTML(f'<p class="lab-link">To train with PyTorch, with any depth, rate and seed, '
-                 f'<a href="{link}">open this chapter in Colab</a> and press Run.</p>'))
+    display(HTML(fill("lab_link", address=os.environ.get("D2L_COLAB", "") + notebook)))

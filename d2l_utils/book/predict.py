@@ -33,14 +33,6 @@ def explained(replies, keys):
     return [replies[key] for key in keys]
 
 
-def control(name, options, slider):
-    """The widget of one part of an answer: a slider, which starts in the middle, or radio buttons."""
-    if slider:
-        return widgets.SelectionSlider(options=options, index=len(options) // 2, description=name,
-                                       layout={"width": "32em"}, style={"description_width": "10em"})
-    return widgets.RadioButtons(options=options, value=None, description=name, layout={"width": "max-content"})
-
-
 def ask(kind, name, question, data, parts, buttons):
     """Display a question whose answer has `parts`, {name: options as texts}: in the built page the form of the template
     `kind`, with `data` for its script; with a kernel widgets, which at build would bring scripts from elsewhere into
@@ -55,7 +47,11 @@ def ask(kind, name, question, data, parts, buttons):
         guess, said = [control.index for control in controls], buttons[button.description]
         reply.value = html.escape(said if isinstance(said, str) else "Choose first." if None in guess else said(guess))
 
-    controls, reply = [control(part, options, "texts" in data) for part, options in parts.items()], widgets.HTML()
+    slider, reply = "texts" in data, widgets.HTML()
+    widget = widgets.SelectionSlider if slider else widgets.RadioButtons
+    controls = [widget(options=options, index=len(options) // 2 if slider else None, description=part,
+                       layout={"width": "32em" if slider else "max-content"}, style={"description_width": "10em"})
+                for part, options in parts.items()]
     row = widgets.HBox([widgets.Button(description=text) for text in buttons])
     for button in row.children:
         button.on_click(tell)

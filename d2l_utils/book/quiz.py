@@ -8,20 +8,9 @@ from . import check_text, distinct
 from .predict import ask
 
 
-def fields_of(choices):
-    """{field: {label: option}} of a quiz's choices; a single list has the field ""."""
-    def labelled(name, options):
-        answers = options.values() if isinstance(options, dict) else options
-        return dict(zip(map(str, distinct(name, options)), answers, strict=True))
-
-    if isinstance(choices, dict) and choices and all(isinstance(options, list) for options in choices.values()):
-        return {field: labelled(f"choices[{field!r}]", options) for field, options in choices.items()}
-    return {"": labelled("choices", choices)}
-
-
 def replies_of(check, fields, kind):
-    """The checker's replies to all choices, the last field fastest. ValueError or TypeError where it has none to one,
-    or where the exercise would not be fair."""
+    """The checker's replies to all choices of `fields`, {field: {label: option}} (a single list has the field ""), the
+    last field fastest. ValueError or TypeError where it has none to one, or where the exercise would not be fair."""
     replies, name = [], check.__name__
     for options in itertools.product(*(field.values() for field in fields.values())):
         answer = options[0] if "" in fields else dict(zip(fields, options, strict=True)) if kind is dict else options
@@ -45,7 +34,11 @@ def quiz(check, choices, question="Your answer", kind=tuple):
     a reply of its own; ValueError otherwise, which fails the build."""
     if not getattr(check, "__name__", "").isidentifier():
         raise ValueError(f"check must be a function with a name (the form's id), got {check!r}")
-    fields = fields_of(choices)
+    several = isinstance(choices, dict) and choices and all(isinstance(options, list) for options in choices.values())
+    fields = {}
+    for field, options in (choices if several else {"": choices}).items():
+        labels = map(str, distinct(f"choices[{field!r}]" if several else "choices", options))
+        fields[field] = dict(zip(labels, options.values() if isinstance(options, dict) else options, strict=True))
     replies, sizes = replies_of(check, fields, kind), [len(options) for options in fields.values()]
     ask("quiz", check.__name__, question, replies, {field: list(options) for field, options in fields.items()},
         {"Check": lambda guess: replies[np.ravel_multi_index(guess, sizes)]})
