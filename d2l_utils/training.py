@@ -17,7 +17,7 @@ from .engine.hardware import autocast, choose_precision, keep_memory
 from .engine.progress import Diverged, Progress
 from .engine.settings import Settings, check_counts, obey
 from .engine.small_maps import small_maps_side_by_side
-from .engine.state import device_of, eval_mode, seeded_draws, training_form
+from .engine.state import eval_mode, seeded_draws, training_form
 
 TRAIN_IMAGES_MEASURED = 10_000          # training loss and error are measured on the first so many, un-augmented
 
@@ -126,7 +126,7 @@ def train_epoch(net, data, epoch, settings, optimizer, progress, loss=F.cross_en
 
 def answers(net, X, precision):
     """What the net gives, in float32, for images X, which move to its device and are normalised there."""
-    X = normalise(X.to(device_of(net, X))).contiguous(memory_format=torch.channels_last)
+    X = normalise(X.to(next(net.parameters(), X).device)).contiguous(memory_format=torch.channels_last)
     with autocast(X.device, precision):
         return net(X).float()
 
@@ -135,7 +135,7 @@ def answers(net, X, precision):
 def mean_loss_and_error(net, X, y, precision, loss, batch_size=1000, n=None):
     """[mean loss, share of wrong answers] on X, y in eval mode, for another loss than cross-entropy [mean loss]. Where
     X, y are one of many processes' share of `n` images, the means are over all of these."""
-    total = torch.zeros(1 + (loss is F.cross_entropy), device=device_of(net, X))
+    total = torch.zeros(1 + (loss is F.cross_entropy), device=next(net.parameters(), X).device)
     with eval_mode(net), small_maps_side_by_side(net, total.device, precision):
         for i in range(0, len(X), batch_size):
             y_hat, targets = answers(net, X[i:i + batch_size], precision), y[i:i + batch_size].to(total.device)

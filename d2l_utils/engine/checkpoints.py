@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
-from .distributed import barrier, rank, start_alike, world_size
+from .distributed import exchange, rank, start_alike, world_size
 from .files import whole
 
 
@@ -72,4 +73,4 @@ class Checkpoint:
             with whole(self.path) as file:
                 torch.save({"run": self.run, "rows": rows, "net": net.state_dict(),
                             "optimizer": optimizer.state_dict()["state"]}, file)
-        barrier()
+        exchange(dist.barrier)

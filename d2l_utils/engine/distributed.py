@@ -31,9 +31,10 @@ def rank():
 
 
 def exchange(operation, *arguments):
-    """One exchange of torch.distributed. RuntimeError with one clear sentence when another process is gone."""
+    """One exchange of torch.distributed, if there are others. RuntimeError with one clear sentence when one is gone."""
     try:
-        operation(*arguments)
+        if world_size() > 1:
+            operation(*arguments)
     except RuntimeError as error:
         raise RuntimeError(f"process {rank()} of {world_size()} stops: another one ended or did not answer for "
                            f"{TIMEOUT.seconds} s; its own message says why. Start all of them again; "
@@ -50,16 +51,13 @@ def shard(batch):
 def all_reduce(tensors, weight=None):
     """Replace each float tensor, in place, by its sum over all processes or, where each process gives a `weight`, by
     the weighted mean: one message."""
-    if world_size() == 1 or not tensors:
-        return
-    flat = torch.cat([tensor.float().reshape(-1) for tensor in tensors])
-    if weight is not None:
-        flat = torch.cat([flat * weight, flat.new_full((1,), weight)])
-    exchange(dist.all_reduce, flat)
-    if weight is not None:
-        flat = flat[:-1] / flat[-1]
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(total.view_as(tensor))
+    if world_size() > 1 and tensors:
+        flat = torch.cat([*(tensor.float().reshape(-1) for tensor in tensors), tensors[0].new_ones(1)]) * (weight or 1)
+        exchange(dist.all_reduce, flat)
+        if weight is not None:
+            flat = flat / flat[-1]
+        for tensor, total in zip(tensors, flat[:-1].split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
 
 
 def average_gradients(loss, net, n):
@@ -92,9 +90,3 @@ def average_batch_norm(net):
     """Average what batch norm has seen: each process normalised its own part of the batches."""
     all_reduce([buffer for module in net.modules() if module.training for buffer in module.buffers(recurse=False)
                 if buffer.is_floating_point()], weight=1)
-
-
-def barrier():
-    """Return when every process has come here."""
-    if world_size() > 1:
-        exchange(dist.barrier)

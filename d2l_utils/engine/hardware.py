@@ -8,23 +8,18 @@ import sys
 import torch
 
 
-def devices():
-    """The names of this machine's devices, the preferred one last: the CPU, MPS, CUDA."""
-    names = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
-    if torch.cuda.is_available():
-        names += [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cuda"]
-    return names
-
-
 def choose_device(device=None):
     """`device`, else `$D2L_DEVICE`, else CUDA, MPS or the CPU; under torchrun "cuda" is the process's own GPU.
     ValueError where this machine has none such."""
+    devices = ["cpu"] + ["mps"] * torch.backends.mps.is_available()             # the preferred one last
+    if torch.cuda.is_available():
+        devices += [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cuda"]
     name = "D2L_DEVICE" if device is None else "device"
-    device = str((os.environ.get("D2L_DEVICE") or devices()[-1]) if device is None else device)
+    device = str((os.environ.get("D2L_DEVICE") or devices[-1]) if device is None else device)
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    if device not in devices():
-        raise ValueError(f"{name} must be one of {', '.join(devices())} on this machine, got {device!r}")
+    if device not in devices:
+        raise ValueError(f"{name} must be one of {', '.join(devices)} on this machine, got {device!r}")
     return torch.device(device)
 
 

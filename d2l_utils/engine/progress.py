@@ -4,7 +4,6 @@ import math
 import os
 import sys
 
-import torch
 from tqdm import tqdm
 
 from .distributed import rank
@@ -45,11 +44,10 @@ class Progress:
 
     def check_finite(self):
         """Look at the losses noted since the last look. This waits for the device."""
-        losses = torch.stack([loss for _, loss in self.noted]).tolist()
-        for step, ((lr, _), loss) in enumerate(zip(self.noted, losses, strict=True), self.done - len(losses)):
+        for step, (lr, loss) in enumerate(self.noted, self.done - len(self.noted)):
             if not math.isfinite(loss):
                 raise Diverged(step, lr)
-        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {losses[-1]:.3f}{self.last_error()}")
+        self.bar.set_postfix_str(f"epoch {len(self.rows) + 1}/{self.epochs}, loss {loss:.3f}{self.last_error()}")
         self.noted = []
 
     def last_error(self):

@@ -9,12 +9,12 @@ def obey(name, value, must, kind, holds=lambda value: True):
     """`value` as Python's own number; ValueError that says what it must be where it is not of that kind."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not holds(value):
         raise ValueError(f"{name} must be {must}, got {value!r}")
-    return int(value) if kind is Integral else float(value) if kind is Real else value
+    return value.item() if hasattr(value, "item") else value            # numpy's numbers have it
 
 
-def rule(*rule, optional=False):
-    """A field with what it must be in words, its kind, and what holds for it; None is fine for an optional one."""
-    return field(metadata={"rule": rule, "optional": optional})
+def rule(*rule):
+    """A field with what it must be in words, its kind, and what holds for it."""
+    return field(metadata={"rule": rule})
 
 
 COUNT = "a whole number from 1", Integral, lambda value: value >= 1
@@ -39,7 +39,7 @@ class Settings:
     warmup: float = rule("a share of the steps, from 0 to below 1", Real, lambda value: 0 <= value < 1)
     momentum: float = rule("a number from 0 to below 1", Real, lambda value: 0 <= value < 1)
     weight_decay: float = rule("a number from 0", Real, lambda value: 0 <= value < inf)
-    clip: float | None = rule("None or a number above 0", Real, lambda value: value > 0, optional=True)
+    clip: float | None = rule("None or a number above 0", Real | None, lambda value: value is None or value > 0)
     augment: bool = rule("True or False", bool)
     validation: int = rule("a whole number from 0, below the number of training images", Integral,
                            lambda value: value >= 0)
@@ -48,6 +48,5 @@ class Settings:
 
     def __post_init__(self):
         for each in fields(self):
-            value = getattr(self, each.name)
-            if "rule" in each.metadata and not (value is None and each.metadata["optional"]):
-                setattr(self, each.name, obey(each.name, value, *each.metadata["rule"]))
+            if "rule" in each.metadata:
+                setattr(self, each.name, obey(each.name, getattr(self, each.name), *each.metadata["rule"]))

@@ -51,20 +51,21 @@ def verified(path, sha256, remedy):
 
 
 def download(fetch, names, folder, what, choices):
-    """Have `fetch(empty folder)` get the files `names`, and put them into `folder`: all of them or none, one process at
-    a time. `fetch` returns where they are. Raises ConnectionError that says `what` failed, why, and the `choices`."""
-    try:
-        if folder.parts[0].startswith("~"):
-            raise OSError("there is no home folder to keep it in")
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"), tempfile.TemporaryDirectory(dir=folder) as part:
-            if find(names, folder) is None:               # or another process was faster
-                there = fetch(Path(part))
-                for name in names:
-                    os.replace(Path(there, name), folder / name)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise ConnectionError(f"{what} could not be downloaded to {folder} ({reason}). {choices}") from error
+    """The folder with all files `names`: as it is, or after `fetch(empty folder)` has got them all, one process at a
+    time. Raises ConnectionError that says `what` failed, why, and the `choices`."""
+    if find(names, folder) is None:
+        try:
+            if folder.parts[0].startswith("~"):
+                raise OSError("there is no home folder to keep it in")
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"), tempfile.TemporaryDirectory(dir=folder) as part:
+                if find(names, folder) is None:               # or another process was faster
+                    fetch(Path(part))
+                    for name in names:
+                        os.replace(next(Path(part).rglob(name)), folder / name)
+        except (OSError, RuntimeError, HTTPException) as error:
+            reason = " ".join(str(error).split())
+            raise ConnectionError(f"{what} could not be downloaded to {folder} ({reason}). {choices}") from error
     return folder
 
 
@@ -72,15 +73,15 @@ def find_full():
     """The folder of the full set: `$D2L_DATA`, Debian's package, the user's cache, or a fresh download."""
     def fetch(folder):
         from torchvision.datasets import FashionMNIST as Published
-        return Published(folder, download=True).raw_folder
+        Published(folder, download=True)
 
-    named, cache, names = os.environ.get("D2L_DATA"), cache_folder(), ", ".join(FILES)
-    there = find(FILES, *([Path(named)] if named else [DEBIAN, cache]))
+    named, names = os.environ.get("D2L_DATA"), ", ".join(FILES)
+    there = find(FILES, Path(named) if named else DEBIAN)
     if named and not there:
         raise FileNotFoundError(f"D2L_DATA must be a folder with {names}, got {named!r}")
     return there or download(
-        fetch, FILES, cache, "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a folder "
-        "and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
+        fetch, FILES, cache_folder(), "Fashion-MNIST", f"Use the bundled subset (full=False), or put {names} into a "
+        "folder and set D2L_DATA to it, or on Debian and Ubuntu: apt-get install dataset-fashion-mnist.")
 
 
 def read_full():
@@ -111,12 +112,7 @@ def published_state(url):
     first digits of its SHA-256. Raises ValueError for a damaged file, ConnectionError offline."""
     folder, name = Path(torch.hub.get_dir(), "checkpoints"), url.rsplit("/", 1)[1]
     digits = Path(name).stem.rsplit("-", 1)[1]
-
-    def fetch(part):
-        torch.hub.download_url_to_file(url, str(part / name), hash_prefix=digits)
-        return part
-
-    if find([name], folder) is None:
-        download(fetch, [name], folder, name, f"Use pretrained=False, or put the file from {url} at {folder / name}.")
+    download(lambda part: torch.hub.download_url_to_file(url, str(part / name), hash_prefix=digits), [name], folder,
+             name, f"Use pretrained=False, or put the file from {url} at {folder / name}.")
     content = verified(folder / name, digits, "remove it, then run again to download it")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

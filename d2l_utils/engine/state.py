@@ -11,11 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DRAWING = threading.RLock()         # one run at a time draws from torch's global generators
 
 
-def device_of(net, X):
-    """Where the net is; a net without parameters is where X is."""
-    return next((parameter.device for parameter in net.parameters()), X.device)
-
-
 @contextmanager
 def eval_mode(net, modules=None):
     """The net, or those `modules` of it, in eval mode; afterwards each module is in the mode that it was in."""
@@ -31,24 +26,21 @@ def eval_mode(net, modules=None):
 
 @contextmanager
 def training_form(net):
-    """The net as fit trains it: in channels_last, its frozen modules in eval mode, gradients of earlier passes gone.
-    Afterwards modes and strides are those it came with."""
-    def tensors():
-        return [*net.named_parameters(), *net.named_buffers()]
-
-    strides = {name: tensor.stride() for name, tensor in tensors()}
+    """The net as fit trains it: kernels in channels_last, frozen modules in eval mode, gradients of earlier passes
+    gone. Afterwards modes and strides are those it came with."""
+    kernels = [(parameter, parameter.data) for parameter in net.parameters() if parameter.dim() == 4]
     frozen = [module for module in net.modules() if {p.requires_grad for p in module.parameters()} == {False}]
     with eval_mode(net, frozen):
         net.zero_grad()
-        net.to(memory_format=torch.channels_last)
         try:
+            for kernel, data in kernels:
+                kernel.data = data.to(memory_format=torch.channels_last)
             yield
         finally:
-            for name, tensor in tensors():
-                for part in (tensor, tensor.grad):
-                    if part is not None and part.stride() != strides.get(name, part.stride()):
-                        part.data = torch.empty_strided(part.shape, strides[name], dtype=part.dtype,
-                                                        device=part.device).copy_(part.detach())
+            for kernel, data in kernels:
+                kernel.data = data.copy_(kernel.data)
+                if kernel.grad is not None:
+                    kernel.grad = torch.empty_like(data).copy_(kernel.grad)
 
 
 def choose(modules, names):
