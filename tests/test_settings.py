@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import asdict, fields
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ def test_numpys_numbers_become_pythons_which_can_be_saved():
     assert [type(getattr(settings, name)) for name in given] == [int, float, float, int]
     assert settings.lr == 0.5
     assert Settings(**asdict(SETTINGS) | {"lr": 1}).lr == 1.0
+    quarter = Settings(**asdict(SETTINGS) | {"lr": Fraction(1, 4)}).lr
+    assert (type(quarter), quarter) == (float, 0.25)
 
 
 @pytest.mark.parametrize("value", [torch.tensor(0.1), "0.1", None, True, 0.1j])

@@ -47,6 +47,9 @@ def test_a_download_is_all_files_or_none(tmp_path):
     with pytest.raises(ConnectionError, match=rf"^Things could not be downloaded to {folder} \(cut off\)\. Help\.$"):
         sources.download(broken, ["a", "b"], folder, "Things", "Help.")
     assert visible(folder) == []
+    with pytest.raises(ConnectionError, match=r"^Things could not be downloaded to .* No such file .* Help\.$"):
+        sources.download(write(b="2"), ["a", "b"], folder, "Things", "Help.")
+    assert visible(folder) == []
     sources.download(write(a="1", b="2"), ["a", "b"], folder, "Things", "Help.")
     assert {name: (folder / name).read_text() for name in visible(folder)} == {"a": "1", "b": "2"}
 

@@ -52,7 +52,8 @@ def all_reduce(tensors, weight=None):
     """Replace each float tensor, in place, by its sum over all processes or, where each process gives a `weight`, by
     the weighted mean: one message."""
     if world_size() > 1 and tensors:
-        flat = torch.cat([*(tensor.float().reshape(-1) for tensor in tensors), tensors[0].new_ones(1)]) * (weight or 1)
+        one = torch.ones(1, device=tensors[0].device)
+        flat = torch.cat([*(tensor.float().reshape(-1) for tensor in tensors), one]) * (weight or 1)
         exchange(dist.all_reduce, flat)
         if weight is not None:
             flat = flat / flat[-1]

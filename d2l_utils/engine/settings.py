@@ -9,7 +9,8 @@ def obey(name, value, must, kind, holds=lambda value: True):
     """`value` as Python's own number; ValueError that says what it must be where it is not of that kind."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not holds(value):
         raise ValueError(f"{name} must be {must}, got {value!r}")
-    return value.item() if hasattr(value, "item") else value            # numpy's numbers have it
+    number = int if isinstance(value, Integral) else float
+    return number(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
 def rule(*rule):

@@ -62,7 +62,7 @@ def download(fetch, names, folder, what, choices):
                 if find(names, folder) is None:               # or another process was faster
                     fetch(Path(part))
                     for name in names:
-                        os.replace(next(Path(part).rglob(name)), folder / name)
+                        os.replace(next(Path(part).rglob(name), Path(part, name)), folder / name)
         except (OSError, RuntimeError, HTTPException) as error:
             reason = " ".join(str(error).split())
             raise ConnectionError(f"{what} could not be downloaded to {folder} ({reason}). {choices}") from error
