@@ -15,7 +15,7 @@ from .engine.hardware import choose_device
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MEAN, STD = 0.2860, 0.3530        # of the 60,000 training images' pixels, scaled to 0..1
-ORDER, AUGMENT, DIRECTIONS, NET = range(4)     # what random numbers are for; NET's purpose has the rank added
+ORDER, AUGMENT, NET = range(3)          # what an epoch's random numbers are for; NET's purpose has the rank added
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def normalise(X):
 
 
 def epoch_generator(seed, epoch, purpose=ORDER):
-    """A CPU generator that follows from (seed, epoch, purpose): the same on every device, and no net's own start."""
+    """A CPU generator that follows from (seed, epoch, purpose): the same random numbers whatever the device."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1)[0]))
 
 

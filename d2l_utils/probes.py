@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from .blocks import make_shortcut
-from .data import DIRECTIONS, epoch_generator, normalise
+from .data import normalise
 from .engine.checks import check_images, check_targets
 from .engine.settings import NATURAL, check_counts, obey
 from .engine.state import choose, silenced, watched
@@ -177,12 +177,12 @@ def filter_normalised(net, generator):
 @torch.no_grad()
 def loss_surface(net, X, y, directions=None, extent=1.0, points=21, seed=0, train=True, batch_size=1000):
     """The mean loss on X, y at the weights w + a d + b e, `points` values each of a (the index) and b (the columns)
-    from -extent to extent. `directions` d and e are dicts by parameter, by default `filter_normalised`, from `seed`."""
+    from -extent to extent. `directions` d and e are dicts by parameter, by default `filter_normalised`, from `seed`
+    (not the one that the net started with: it draws that start again)."""
     check_counts(points=points, batch_size=batch_size)
-    generator = epoch_generator(obey("seed", seed, *NATURAL), 0, DIRECTIONS)
     X, y = ready(net, X, y)
     net, _ = watched(net, train)
-    weights = dict(net.named_parameters())
+    weights, generator = dict(net.named_parameters()), torch.Generator().manual_seed(obey("seed", seed, *NATURAL))
     directions = directions or [filter_normalised(net, generator) for _ in range(2)]
     shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (weights, *directions)]
     if shapes != 3 * shapes[:1]:

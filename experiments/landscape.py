@@ -1,7 +1,9 @@
 """Chapter 08: slices of the loss around trained nets, plain and residual, 20 and 56 layers, 2 seeds, two sets of random
 filter-normalised directions each; 21 x 21 points from -1 to 1 on 1,000 training images at 14x14, in float32. The norms
 take the images' own statistics (`statistics` batch); for seed 0 also the running averages. A row a slice: the loss in
-the centre, the lowest, median and highest; an array "DIRECTIONS STATISTICS": float32 (21, 21)."""
+the centre, the lowest, median and highest; an array "DIRECTIONS STATISTICS": float32 (21, 21).
+
+Seed 1 and directions 1 draw the same numbers: there the first direction is the net's own start. The page says so."""
 
 import numpy as np
 from _nets import trained_net
