@@ -62,7 +62,7 @@ notebooks: $(READY)  ## bring chapters/*.ipynb into the form that is committed (
 	$(BIN)/python tools/notebooks.py
 
 experiments: $(READY)  ## run every recorded experiment that is not finished (hours; a killed run goes on)
-	for script in $(filter-out %/common.py,$(wildcard experiments/*.py)); do $(BIN)/python "$$script" || exit 1; done
+	for script in $(filter-out %/common.py experiments/_%,$(wildcard experiments/*.py)); do $(BIN)/python "$$script" || exit 1; done
 
 bench: $(READY)  ## time what has a time limit, on the built book
 	@test -f _build/html/index.html || { echo "There is no book yet: run \`make book\` first." >&2; exit 1; }
