@@ -174,6 +174,8 @@ def chapter_06():
     ends = 100 * ends.groupby(["kind", "batch_size"]).mean()
     kinds = table[table.step.isin([0, 10])].groupby("kind").agreement.mean()
     kinds = 100 * table[table.epoch == 5].groupby("kind").test_error.mean().loc[kinds.index[kinds < 0.05]]
+    layers = functools.partial(records.recorded_array, "gradients", "layers", norm="batch", shortcut=None, start="he")
+    shallow = {depth: np.mean([layers(depth=depth, seed=seed)[0, :-1, 5] for seed in range(5)]) for depth in (20, 56)}
     whole = table[table.step == 0].groupby("kind").agreement_all.mean()["random, matched norm"]
     return [
         ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
@@ -186,6 +188,7 @@ def chapter_06():
         ("at {:.2f} and {:.2f}, at {:.0f} (2,048) and {:.0f} (32)",
          [early["plain", 2048], early["residual", 32], ends["plain", 2048], ends["residual", 32]]),
         ("its whole gradients do not ({:.2f})", [whole]),
+        ("its batches agree {} times as well as plain-56's", words(shallow[20] / shallow[56], 2, 3, "two to three")),
         ("Around 0.03 the kinds lie between {:.0f} and {:.0f} %", [kinds.min(), kinds.max()]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
