@@ -180,16 +180,16 @@ def chapter_06():
     return [
         ("about a thousand times ({:.0f} to {:,.0f} over five seeds)", [size.min(), size.max()]),
         ("the loss before the first step is {:.0f} to {:,.0f}.", [loss.min(), loss.max()]),
-        ("{:.0f} and {:.0f} % errors with 8 pictures, {:.0f} and {:.0f} with 32, {:.0f} and {:.0f} with 128",
+        ("{:.0f} and {:.0f} % test errors with 8 pictures, {:.0f} and {:.0f} with 32, {:.0f} and {:.0f} with 128",
          [ends[kind, size] for size in (8, 32, 128) for kind in ("plain", "residual")]),
-        ("At {:.2f}, plain-56 (in batches of 128) ends at {:.0f} % and residual-56 (of 8) at {:.0f}",
+        ("at {:.2f} plain-56 (in batches of 128) ends at {:.0f} % and residual-56 (of 8) at {:.0f}",
          [early["plain", 128], ends["plain", 128], ends["residual", 8]]),
-        ("At {:.2f}, plain-56", [early["residual", 8]]),
-        ("at {:.2f} and {:.2f}, at {:.0f} (2,048) and {:.0f} (32)",
-         [early["plain", 2048], early["residual", 32], ends["plain", 2048], ends["residual", 32]]),
+        ("neighbours: at {:.2f} plain-56", [early["residual", 8]]),
+        ("at {:.2f} plain-56 (of 2,048) at {:.0f}, at {:.2f} residual-56 (of 32) at {:.0f}",
+         [early["plain", 2048], ends["plain", 2048], early["residual", 32], ends["residual", 32]]),
         ("its whole gradients do not ({:.2f})", [whole]),
         ("its batches agree {} times as well as plain-56's", words(shallow[20] / shallow[56], 2, 3, "two to three")),
-        ("Around 0.03 the kinds lie between {:.0f} and {:.0f} %", [kinds.min(), kinds.max()]),
+        ("Around 0.03 six kinds spread from {:.0f} to {:.0f} % test errors", [kinds.min(), kinds.max()]),
         ("it ends at {:.1f} %, where plain-56 ends at {:.1f}", first[[20, 56]]),
         ("As it is plain-56 ends at {:.1f} %; with the sizes made equal at {:.1f} %",
          error[["plain", "plain, equal sizes"]]),
@@ -208,7 +208,8 @@ def chapter_06():
          words(near.max(), 15, 20, "20") if set(near.index) == set(error.index[error < 20]) else ["?"]),
         ("at the start ({:.2f}; after 100 steps it does go with the end, {:.2f})",
          [rho("rank", 0), rho("rank", 100)]),
-        ("plain-56 ends at {:.1f} %, next to residual-56's {:.1f}", error[["delta and 0.03 noise", "residual"]]),
+        ("plain-56 ends at {:.1f} % training errors, next to residual-56's {:.1f}",
+         error[["delta and 0.03 noise", "residual"]]),
     ]
 
 
