@@ -125,7 +125,7 @@ def predict(question, options, answer, *, replies=None, unit="", log=False, with
 
 
 def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False, xlabel="x", ylabel="y", within=None,
-                  steps=100, replies=None, target=None, name=None):
+                  replies=None, target=None, name=None):
     """Ask for a curve over the positions `x`, drawn between `limits` (low, high): `answer` is what was measured there,
     a list or {series: list}; right is a guess within so many units of it on average (`log`: within such a factor).
     The guess is also drawn into the first figure that was covered, or into the one whose id is `target`."""
@@ -134,7 +134,7 @@ def predict_curve(question, x, limits, answer, *, unit="", log=False, xlog=False
         raise ValueError(f"x must be at least two rising positions{', above zero' * xlog}, got {list(x)!r}")
     if wrong := {series: len(values) for series, values in answers.items() if len(values) != len(x)}:
         raise ValueError(f"answer must have {len(x)} values a series, one for each x, got {wrong}")
-    data = on_levels(limits, answers, unit, log, within, steps, replies)
+    data = on_levels(limits, answers, unit, log, within, 100, replies)
     low, high = limits[0], limits[-1]
     locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)) if log else MaxNLocator(5, steps=[1, 2, 5, 10])
     data["ticks"] = [[tick, number(tick, unit)] for tick in locator.tick_values(low, high) if low <= tick <= high]
